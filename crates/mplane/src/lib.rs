@@ -1,0 +1,3 @@
+//! The mPlane information model.
+
+pub mod when;
