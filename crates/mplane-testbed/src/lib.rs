@@ -1,1 +1,5 @@
-//! mplane-testbed
+//! Tests of the platform against recorded vectors, foreign peers and itself.
+//!
+//! Nothing here is published; it may see every other crate.
+
+pub mod vectors;

@@ -1,0 +1,270 @@
+//! The aggregate of a run.
+//!
+//! Units: delays in nanoseconds, as [`Duration`], or whole microseconds where the name
+//! says so, rounded half up.
+//!
+//! Source: RFC 2681 section 4 (minimum, median, percentiles of round-trip delay over
+//! the packets that returned; undefined, not zero, when none did).
+
+use std::time::Duration;
+
+use super::echo::{Echo, EchoError, Outcome};
+use crate::packet::StampSource;
+
+/// Most delays kept for the median: 512 KiB. Longer runs keep an evenly spaced part.
+const MAX_SAMPLES: usize = 1 << 16;
+
+/// What became of all requests of a run.
+///
+/// `sent` = `received` + `lost` + `pending`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Requests the kernel accepted.
+    pub sent: u64,
+    /// Requests answered within the timeout. Duplicates do not count.
+    pub received: u64,
+    /// Requests not answered within the timeout, `reported` ones included.
+    pub lost: u64,
+    /// Requests a router or the destination reported an ICMP error about; part of
+    /// `lost`.
+    pub reported: u64,
+    /// Requests still unanswered when the run was stopped before their timeout.
+    pub pending: u64,
+    /// Requests that did not leave this machine; not part of `sent`.
+    pub not_sent: u64,
+    /// Replies whose delay is from kernel stamps; part of `received`.
+    pub kernel_stamped: u64,
+    /// Replies whose delay is from the clock of this process; part of `received`.
+    pub user_stamped: u64,
+    /// The delays; `None` when nothing was received.
+    pub delays: Option<Delays>,
+}
+
+/// The distribution of the delays of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delays {
+    /// Shortest delay.
+    pub min: Duration,
+    /// Arithmetic mean, cut to whole nanoseconds.
+    pub mean: Duration,
+    /// Middle delay, or the mean of the two in the middle.
+    ///
+    /// Exact up to 65,536 replies; beyond, the median of an evenly spaced part of at
+    /// least 32,768.
+    pub median: Duration,
+    /// Longest delay.
+    pub max: Duration,
+}
+
+impl Delays {
+    /// Returns the shortest delay in whole microseconds, rounded half up.
+    pub fn min_us(&self) -> u64 {
+        whole_microseconds(self.min)
+    }
+
+    /// Returns the mean delay in whole microseconds, rounded half up.
+    pub fn mean_us(&self) -> u64 {
+        whole_microseconds(self.mean)
+    }
+
+    /// Returns the median delay in whole microseconds, rounded half up.
+    pub fn median_us(&self) -> u64 {
+        whole_microseconds(self.median)
+    }
+
+    /// Returns the longest delay in whole microseconds, rounded half up.
+    pub fn max_us(&self) -> u64 {
+        whole_microseconds(self.max)
+    }
+}
+
+/// Returns `delay` in whole microseconds, rounded half up.
+pub fn whole_microseconds(delay: Duration) -> u64 {
+    let microseconds = (delay.as_nanos() + 500) / 1000;
+    u64::try_from(microseconds).unwrap_or(u64::MAX)
+}
+
+/// Adds up the requests of a run, one at a time, in bounded memory.
+#[derive(Debug, Clone, Default)]
+pub struct Summation {
+    /// The counts so far; `delays` stays `None` here.
+    counts: Summary,
+    /// The delays so far.
+    samples: Samples,
+}
+
+impl Summation {
+    /// Adds one request.
+    pub fn add(&mut self, echo: &Echo) {
+        let counts = &mut self.counts;
+        match echo.outcome {
+            Outcome::Error(EchoError::NotSent(_)) => {
+                counts.not_sent += 1;
+                return;
+            }
+            Outcome::Error(EchoError::Reported { .. }) => {
+                counts.reported += 1;
+                counts.lost += 1;
+            }
+            Outcome::Lost => counts.lost += 1,
+            Outcome::Pending => counts.pending += 1,
+            Outcome::Reply(reply) => {
+                counts.received += 1;
+                match reply.stamps.delay {
+                    StampSource::Kernel => counts.kernel_stamped += 1,
+                    StampSource::User => counts.user_stamped += 1,
+                }
+                self.samples.add(reply.rtt);
+            }
+        }
+        counts.sent += 1;
+    }
+
+    /// Returns the aggregate of the requests added so far.
+    pub fn summary(&self) -> Summary {
+        Summary { delays: self.samples.delays(), ..self.counts }
+    }
+}
+
+/// Delays, for minimum, mean, median and maximum.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples {
+    /// How many delays were added.
+    count: u64,
+    /// Their sum in nanoseconds.
+    sum: u128,
+    /// The shortest.
+    min: Duration,
+    /// The longest.
+    max: Duration,
+    /// Every `1 << thinning`th delay.
+    kept: Vec<Duration>,
+    /// How often every other kept delay was dropped.
+    thinning: u32,
+}
+
+impl Samples {
+    /// Adds one delay.
+    pub(crate) fn add(&mut self, delay: Duration) {
+        self.min = if self.count == 0 { delay } else { self.min.min(delay) };
+        self.max = self.max.max(delay);
+        self.sum += delay.as_nanos();
+        if self.count.is_multiple_of(1 << self.thinning) {
+            if self.kept.len() == MAX_SAMPLES {
+                let mut is_odd = true;
+                self.kept.retain(|_| std::mem::replace(&mut is_odd, !is_odd));
+                self.thinning += 1;
+            }
+            // The count is 2^16 times the old step here: a multiple of the new step.
+            self.kept.push(delay);
+        }
+        self.count += 1;
+    }
+
+    /// Returns the distribution, `None` when there are no delays.
+    pub(crate) fn delays(&self) -> Option<Delays> {
+        let count = u128::from(self.count);
+        let mean = self.sum.checked_div(count)?;
+        Some(Delays {
+            min: self.min,
+            mean: Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)),
+            median: median(self.kept.clone())?,
+            max: self.max,
+        })
+    }
+}
+
+/// Returns the median; of an even number, the mean of the two in the middle.
+fn median(mut delays: Vec<Duration>) -> Option<Duration> {
+    delays.sort_unstable();
+    let upper = *delays.get(delays.len() / 2)?;
+    if delays.len() % 2 == 1 {
+        return Some(upper);
+    }
+    let lower = *delays.get((delays.len() / 2).checked_sub(1)?)?;
+    Some(lower + (upper - lower) / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::packet::{Obstacle, Problem, StampSources};
+    use crate::ping::Reply;
+
+    /// Adds up requests with these outcomes.
+    fn summary(outcomes: impl IntoIterator<Item = Outcome>) -> Summary {
+        let mut summation = Summation::default();
+        for (sequence, outcome) in (0..).zip(outcomes) {
+            let sent_utc = Timestamp::UNIX_EPOCH;
+            summation.add(&Echo { sequence, sent_utc, outcome });
+        }
+        summation.summary()
+    }
+
+    /// A reply after `ns` nanoseconds.
+    fn reply(ns: u64) -> Outcome {
+        let kernel = StampSource::Kernel;
+        let stamps = StampSources { transmit: kernel, receive: kernel, delay: kernel };
+        Outcome::Reply(Reply { rtt: Duration::from_nanos(ns), stamps, hop_limit: None })
+    }
+
+    #[test]
+    fn of_nothing_received_has_no_delays_rather_than_zero() {
+        let of_losses = summary([Outcome::Lost, Outcome::Lost]);
+        assert_eq!(of_losses, Summary { sent: 2, lost: 2, ..Summary::default() });
+        assert_eq!(of_losses.delays, None);
+        assert_eq!(summary([]), Summary::default());
+    }
+
+    #[test]
+    fn counts_each_fate_apart_and_sent_is_their_sum() {
+        let reported =
+            EchoError::Reported { from: None, problem: Problem::HopLimitExceeded };
+        let summary = summary([
+            reply(1000),
+            Outcome::Lost,
+            Outcome::Pending,
+            Outcome::Error(reported),
+            Outcome::Error(EchoError::NotSent(Obstacle::Prohibited)),
+        ]);
+        assert_eq!((summary.sent, summary.received, summary.lost), (4, 1, 2));
+        assert_eq!((summary.reported, summary.pending, summary.not_sent), (1, 1, 1));
+        assert_eq!((summary.kernel_stamped, summary.user_stamped), (1, 0));
+    }
+
+    #[test]
+    fn rounds_half_a_microsecond_up() {
+        let delays = summary([reply(1499), reply(2500), reply(3500), reply(10_000)])
+            .delays
+            .expect("replies came");
+        assert_eq!(delays.min_us(), 1);
+        assert_eq!(delays.median_us(), 3);
+        assert_eq!(delays.mean, Duration::from_nanos(4374));
+        assert_eq!(delays.mean_us(), 4);
+        assert_eq!(delays.max_us(), 10);
+        assert_eq!(whole_microseconds(Duration::from_nanos(500)), 1);
+    }
+
+    #[test]
+    fn median_of_an_odd_number_is_the_one_in_the_middle() {
+        let delays = summary([reply(9), reply(1), reply(5)]).delays.expect("replies");
+        assert_eq!(delays.median, Duration::from_nanos(5));
+    }
+
+    #[test]
+    fn keeps_a_bounded_number_of_delays() {
+        let mut samples = Samples::default();
+        let count = 5 * MAX_SAMPLES as u64;
+        for nanoseconds in 0..count {
+            samples.add(Duration::from_nanos(nanoseconds));
+        }
+        assert!((MAX_SAMPLES / 2..=MAX_SAMPLES).contains(&samples.kept.len()));
+        let delays = samples.delays().expect("samples");
+        let error = delays.median.abs_diff(Duration::from_nanos(count / 2));
+        assert!(error <= Duration::from_nanos(8), "{error:?}");
+        assert_eq!(delays.max, Duration::from_nanos(count - 1));
+        assert_eq!(delays.min, Duration::ZERO);
+    }
+}

@@ -1,0 +1,67 @@
+//! Who a peer is, and what it may do.
+//!
+//! The decision is pure: identity in, permission out. Denied is what is not allowed.
+//!
+//! Source: protocol notes, section 7 (identity); mPlane protocol specification,
+//! "Access Control".
+
+mod identity;
+
+pub use identity::{Class, Identity};
+
+/// Something a peer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Offer capabilities, fetch specifications, deliver results.
+    Serve,
+    /// See capabilities, send specifications, redeem and interrupt one's own.
+    Use,
+}
+
+/// Says whether a peer of this class may do this, and if not, who may.
+pub fn permit(identity: &Identity, act: Act) -> Result<(), Denied> {
+    let allowed = match act {
+        Act::Serve => [Class::Component, Class::Supervisor],
+        Act::Use => [Class::Client, Class::Supervisor],
+    };
+    if allowed.contains(&identity.class()) {
+        Ok(())
+    } else {
+        Err(Denied { identity: identity.to_string(), class: identity.class(), act })
+    }
+}
+
+/// A peer may not do what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{identity} is {class} and may not {}; the organizational unit of its certificate \
+     must be {} or Supervisors",
+    match act { Act::Serve => "offer capabilities", Act::Use => "use capabilities" },
+    match act { Act::Serve => "Components", Act::Use => "Clients" },
+)]
+pub struct Denied {
+    identity: String,
+    class: Class,
+    act: Act,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denies_what_is_not_allowed() {
+        let of =
+            |unit: &str| Identity::new(["Demo", unit, "x"].map(Into::into), Some(unit));
+        assert!(permit(&of("Components"), Act::Serve).is_ok());
+        assert!(permit(&of("Supervisors"), Act::Serve).is_ok());
+        assert!(permit(&of("Clients"), Act::Use).is_ok());
+        assert_eq!(
+            permit(&of("Clients"), Act::Serve).unwrap_err().to_string(),
+            "Demo.Clients.x is a client and may not offer capabilities; the \
+             organizational unit of its certificate must be Components or Supervisors"
+        );
+        assert!(permit(&of("Sales"), Act::Use).is_err());
+        assert!(permit(&Identity::unauthenticated(), Act::Use).is_err());
+    }
+}

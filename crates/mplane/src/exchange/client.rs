@@ -1,0 +1,254 @@
+//! A client: capabilities known, specifications sent, results collected.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::access::Identity;
+use crate::message::{
+    Capability, Envelope, Exception, Message, Receipt, Redemption, ResultStatement,
+    SetParameterError, Specification,
+};
+use crate::token::Token;
+use crate::when::When;
+
+/// A client, without its connections: those are the driver's.
+#[derive(Debug, Default)]
+pub struct ClientExchange {
+    /// By who offers it and its token.
+    capabilities: BTreeMap<(Identity, Token), Capability>,
+    /// By who runs it and its token, in the order of sending.
+    measurements: Vec<Measurement>,
+    /// What was appended to the last label.
+    serial: u64,
+}
+
+/// A specification that was sent, and what has come of it.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// Whom it was sent to.
+    pub peer: Identity,
+    /// What was sent.
+    pub specification: Specification,
+    /// What has come back.
+    pub state: MeasurementState,
+}
+
+/// What has come of a specification.
+#[derive(Clone, Debug)]
+pub enum MeasurementState {
+    /// Nothing yet.
+    Sent,
+    /// A promise.
+    Promised(Receipt),
+    /// The result.
+    Result(ResultStatement),
+    /// The results of a repeated measurement.
+    Results(Envelope),
+    /// It failed.
+    Failed(Exception),
+}
+
+impl Measurement {
+    /// Returns the message that asks for the result; `None` once it is there.
+    pub fn redemption(&self) -> Option<Redemption> {
+        match &self.state {
+            MeasurementState::Sent => Some(Redemption::of(&self.specification)),
+            MeasurementState::Promised(receipt) => Some(Redemption::of_receipt(receipt)),
+            _ => None,
+        }
+    }
+}
+
+impl ClientExchange {
+    /// Takes note of a message from a peer.
+    pub fn handle(&mut self, from: &Identity, message: Message) {
+        match message {
+            Message::Capability(capability) => {
+                self.capabilities.insert((from.clone(), capability.token()), capability);
+            }
+            Message::Withdrawal(withdrawal) => {
+                self.capabilities.remove(&(from.clone(), withdrawal.token().clone()));
+            }
+            Message::Receipt(receipt) => {
+                let token = receipt.token().clone();
+                self.settle(from, &token, |state| {
+                    if matches!(
+                        state,
+                        MeasurementState::Sent | MeasurementState::Promised(_)
+                    ) {
+                        *state = MeasurementState::Promised(receipt);
+                    }
+                });
+            }
+            Message::Result(result) => {
+                let token = result.token();
+                self.settle(from, &token, |state| {
+                    *state = MeasurementState::Result(result);
+                });
+            }
+            Message::Exception(exception) => {
+                if let Some(token) = exception.token().cloned() {
+                    self.settle(from, &token, |state| {
+                        *state = MeasurementState::Failed(exception);
+                    });
+                }
+            }
+            Message::Envelope(envelope) => match envelope.token().cloned() {
+                Some(token) => self.settle(from, &token, |state| {
+                    *state = MeasurementState::Results(envelope);
+                }),
+                None => {
+                    for message in envelope.into_messages() {
+                        self.handle(from, message);
+                    }
+                }
+            },
+            Message::Specification(_)
+            | Message::Redemption(_)
+            | Message::Interrupt(_) => {}
+        }
+    }
+
+    /// Forgets the capabilities of a peer, before they are fetched anew.
+    pub fn forget_capabilities(&mut self, of: &Identity) {
+        self.capabilities.retain(|(peer, _), _| peer != of);
+    }
+
+    /// Returns the capabilities known and who offers them.
+    pub fn capabilities(&self) -> impl Iterator<Item = (&Identity, &Capability)> {
+        self.capabilities.iter().map(|((peer, _), capability)| (peer, capability))
+    }
+
+    /// Finds a capability by its label or token.
+    pub fn capability(
+        &self,
+        token_or_label: &str,
+    ) -> Result<(&Identity, &Capability), UnknownCapability> {
+        let is_named = |capability: &Capability| {
+            capability.label() == Some(token_or_label)
+                || capability.token().as_str() == token_or_label
+        };
+        self.capabilities().find(|(_, capability)| is_named(capability)).ok_or_else(
+            || {
+                let mut known: Vec<_> =
+                    self.capabilities().filter_map(|(_, known)| known.label()).collect();
+                known.sort_unstable();
+                known.dedup();
+                UnknownCapability {
+                    name: token_or_label.to_owned(),
+                    known: if known.is_empty() {
+                        "none is known".into()
+                    } else {
+                        format!("known are {}", known.join(", "))
+                    },
+                }
+            },
+        )
+    }
+
+    /// Makes a specification of a capability, ready to be sent, and takes note of it.
+    /// `fresh` becomes its token if its temporal scope is relative, so that running the
+    /// same thing twice yields two results.
+    pub fn specify<'a>(
+        &mut self,
+        token_or_label: &str,
+        when: When,
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+        fresh: Token,
+        now: Timestamp,
+    ) -> Result<Measurement, SpecifyError> {
+        let (peer, capability) = self.capability(token_or_label)?;
+        if !when.lies_within(capability.when(), now) {
+            return Err(SpecifyError::Scope {
+                when: when.to_string(),
+                capability: capability.when().to_string(),
+            });
+        }
+        let mut specification = Specification::of(capability);
+        specification.set_when(when);
+        for (name, value) in parameters {
+            specification.set_parameter(name, value)?;
+        }
+        let missing: Vec<_> = specification.missing().map(ToOwned::to_owned).collect();
+        if !missing.is_empty() {
+            return Err(SpecifyError::Missing(missing.join(", ")));
+        }
+        if let Some(label) = capability.label() {
+            specification.set_label(Some(format!("{label}-{}", self.serial)));
+        }
+        let token = if specification.when().is_definite() {
+            specification.token()
+        } else {
+            fresh
+        };
+        specification.set_token(Some(token));
+        let peer = peer.clone();
+        let measurement =
+            Measurement { peer, specification, state: MeasurementState::Sent };
+        self.serial += 1;
+        self.measurements.push(measurement.clone());
+        Ok(measurement)
+    }
+
+    /// Returns the measurements in the order of sending.
+    pub fn measurements(&self) -> &[Measurement] {
+        &self.measurements
+    }
+
+    /// Finds a measurement by its label or token; the latest of equal ones.
+    pub fn measurement(&self, token_or_label: &str) -> Option<&Measurement> {
+        self.measurements.iter().rev().find(|known| {
+            known.specification.label() == Some(token_or_label)
+                || known.specification.token().as_str() == token_or_label
+        })
+    }
+
+    /// Changes the state of the latest measurement with this token.
+    fn settle(
+        &mut self,
+        from: &Identity,
+        token: &Token,
+        change: impl FnOnce(&mut MeasurementState),
+    ) {
+        if let Some(measurement) =
+            self.measurements.iter_mut().rev().find(|known| {
+                known.peer == *from && known.specification.token() == *token
+            })
+        {
+            change(&mut measurement.state);
+        }
+    }
+}
+
+/// No such capability.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no capability {name}; {known}")]
+pub struct UnknownCapability {
+    name: String,
+    known: String,
+}
+
+/// A specification that cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecifyError {
+    /// No such capability.
+    #[error(transparent)]
+    UnknownCapability(#[from] UnknownCapability),
+    /// A parameter that cannot be set.
+    #[error(transparent)]
+    Parameter(#[from] SetParameterError),
+    /// Parameters without value.
+    #[error("no value is given for {0}")]
+    Missing(String),
+    /// A scope the capability does not offer.
+    #[error(
+        "the temporal scope {when} does not lie within the capability's, {capability}"
+    )]
+    Scope {
+        /// The scope asked for.
+        when: String,
+        /// The scope offered.
+        capability: String,
+    },
+}

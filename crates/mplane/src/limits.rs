@@ -1,0 +1,58 @@
+//! Every limit on what comes from outside, each with its reason.
+//!
+//! A limit is reached with a clear error that names it, never with a truncated value.
+//! Sizes are bytes unless the name says otherwise.
+
+/// Bytes of one message. A result of 100,000 rows with five columns takes 7 MB; this
+/// leaves room for eight of them and keeps a hostile peer from filling memory.
+pub const MESSAGE_BYTES: usize = 64 << 20;
+
+/// Envelopes within envelopes. Registrations need one level, results of repeated
+/// measurements two.
+pub const ENVELOPE_DEPTH: usize = 8;
+
+/// Messages in one envelope: more capabilities than the largest component has, and a
+/// bound on the work one request can cause.
+pub const ENVELOPE_CONTENTS: usize = 10_000;
+
+/// Parameters, metadata or result columns of one statement. The widest known schema has
+/// 46 columns.
+pub const SECTION_ENTRIES: usize = 1_024;
+
+/// Rows of one result: ten times the largest result of any known component. Longer
+/// measurements are repeated, or exported indirectly.
+pub const RESULT_ROWS: usize = 1_000_000;
+
+/// Members of one set constraint, enough for a port list or a list of hosts.
+pub const CONSTRAINT_MEMBERS: usize = 65_536;
+
+/// Bytes of one label. The longest known is 41 bytes; supervisors append an identity.
+pub const LABEL_BYTES: usize = 512;
+
+/// Bytes of one token. Tokens of ours are 32 hexadecimal digits, peers may choose others.
+pub const TOKEN_BYTES: usize = 256;
+
+/// Bytes of one verb.
+pub const VERB_BYTES: usize = 64;
+
+/// Bytes of one URL in a link, an export or a registry section, as browsers keep it.
+pub const URL_BYTES: usize = 8_192;
+
+/// Bytes of a registry file. The largest known, with 289 elements, takes 60 kB.
+pub const REGISTRY_BYTES: usize = 16 << 20;
+
+/// Elements of one registry, includes not counted.
+pub const REGISTRY_ELEMENTS: usize = 65_536;
+
+/// Registries that include one another, depth first.
+pub const REGISTRY_DEPTH: usize = 16;
+
+/// Jobs a component holds at once, waiting, running and finished together. Beyond it new
+/// specifications are refused: what was accepted is never dropped.
+pub const JOBS: usize = 10_000;
+
+/// Finished jobs a component keeps for repeated redemption, the oldest go first.
+pub const FINISHED_JOBS: usize = 1_000;
+
+/// Bytes of input quoted in an error message, so that errors stay readable.
+pub const QUOTE_BYTES: usize = 60;

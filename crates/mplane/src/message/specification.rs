@@ -1,0 +1,204 @@
+//! Specifications: what a component is to do.
+
+use std::fmt::{self, Display};
+use std::ops::{Deref, DerefMut};
+
+use jiff::Timestamp;
+
+use super::{Capability, Statement};
+use crate::primitive::{NO_VALUE, ParseValueError, Value};
+use crate::token::{self, Token};
+
+/// What a component is to do: a capability with its parameters filled in.
+///
+/// A specification *is* a statement, so it dereferences to one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Specification(Statement);
+
+impl Specification {
+    /// Makes a specification of a statement whose parameters have values.
+    pub const fn new(statement: Statement) -> Self {
+        Self(statement)
+    }
+
+    /// Makes the specification that a capability asks for. Parameters that allow a
+    /// single value have it; the others are still to be set.
+    pub fn of(capability: &Capability) -> Self {
+        let mut statement = Statement::clone(capability);
+        statement.set_token(None);
+        for parameter in statement.parameters_mut() {
+            parameter.choose_single_value();
+        }
+        Self(statement)
+    }
+
+    /// Sets the parameter `name` to the value that `text` stands for.
+    pub fn set_parameter(
+        &mut self,
+        name: &str,
+        text: &str,
+    ) -> Result<(), SetParameterError> {
+        let known = || {
+            let names: Vec<_> =
+                self.0.parameters().map(|known| known.element().name()).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        let Some(parameter) = self.find_parameter(name) else {
+            return Err(SetParameterError::Unknown {
+                name: name.to_owned(),
+                known: known(),
+            });
+        };
+        let value =
+            Value::parse(parameter.element().primitive(), text).map_err(|source| {
+                SetParameterError::Value { name: name.to_owned(), source }
+            })?;
+        if !parameter.constraint().is_met_by(value.as_ref()) {
+            return Err(SetParameterError::NotAllowed {
+                name: name.to_owned(),
+                value: value.map_or_else(|| NO_VALUE.to_owned(), |v| v.to_string()),
+                constraint: parameter.constraint().to_string(),
+            });
+        }
+        for parameter in self.0.parameters_mut() {
+            if parameter.element().name() == name {
+                parameter.set_value(value);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the parameters that have no value yet.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        self.parameters()
+            .filter(|parameter| parameter.value().is_none())
+            .map(|parameter| parameter.element().name())
+    }
+
+    /// Returns the token: the one received or set, else the hash of the content.
+    pub fn token(&self) -> Token {
+        self.stated_token().cloned().unwrap_or_else(|| token::specification_token(self))
+    }
+
+    /// Says whether this can be done with a capability, and if not, why: the schema and
+    /// the verb are the same, every value is allowed, the temporal scope follows.
+    pub fn fulfills(
+        &self,
+        capability: &Capability,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.schema() != capability.schema() {
+            return Err(Refusal::Schema);
+        }
+        if self.verb() != capability.verb() {
+            return Err(Refusal::Verb(capability.verb().to_owned()));
+        }
+        for offered in capability.parameters() {
+            let name = offered.element().name();
+            let value = self.value(name);
+            if value.is_none() {
+                return Err(Refusal::Missing(name.to_owned()));
+            }
+            if !offered.constraint().is_met_by(value) {
+                return Err(Refusal::NotAllowed {
+                    name: name.to_owned(),
+                    constraint: offered.constraint().to_string(),
+                });
+            }
+        }
+        if !self.when().follows(capability.when(), now) {
+            return Err(Refusal::Scope(capability.when().to_string()));
+        }
+        Ok(())
+    }
+
+    /// Returns the statement.
+    pub fn into_statement(self) -> Statement {
+        self.0
+    }
+}
+
+impl Deref for Specification {
+    type Target = Statement;
+
+    fn deref(&self) -> &Statement {
+        &self.0
+    }
+}
+
+impl DerefMut for Specification {
+    fn deref_mut(&mut self) -> &mut Statement {
+        &mut self.0
+    }
+}
+
+impl Display for Specification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_summary(f, "specification", &self.token())?;
+        write!(
+            f,
+            " p(v)/m/r {}({})/{}/{}>",
+            self.parameters().len(),
+            self.parameters().filter(|parameter| parameter.value().is_some()).count(),
+            self.metadata().len(),
+            self.distinct_columns()
+        )
+    }
+}
+
+/// A parameter that cannot be set this way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetParameterError {
+    /// There is no such parameter.
+    #[error("there is no parameter {name}; the parameters are {known}")]
+    Unknown {
+        /// The name given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The text is no value.
+    #[error("parameter {name}: {source}")]
+    Value {
+        /// The parameter.
+        name: String,
+        /// What is wrong.
+        source: ParseValueError,
+    },
+    /// The value is not allowed.
+    #[error("parameter {name} cannot be {value}: allowed is {constraint}")]
+    NotAllowed {
+        /// The parameter.
+        name: String,
+        /// The value.
+        value: String,
+        /// What is allowed.
+        constraint: String,
+    },
+}
+
+/// Why a specification cannot be done with a capability.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Other parameters or result columns.
+    #[error("its parameters and result columns are not those of the capability")]
+    Schema,
+    /// Another verb.
+    #[error("its verb is not {0}")]
+    Verb(String),
+    /// A parameter without value.
+    #[error("parameter {0} has no value")]
+    Missing(String),
+    /// A value that is not allowed.
+    #[error("the value of parameter {name} is not allowed: allowed is {constraint}")]
+    NotAllowed {
+        /// The parameter.
+        name: String,
+        /// What is allowed.
+        constraint: String,
+    },
+    /// Another temporal scope.
+    #[error("its temporal scope does not follow the capability's, {0}")]
+    Scope(String),
+}
