@@ -1,11 +1,13 @@
 //! Measurement services of the mPlane platform.
 //!
-//! Reading order: [`packet`] (bytes), [`ping::strategy`](ping) (what to send when, and
-//! what became of it; no socket, no clock), [`socket`] (thin: system calls and kernel
-//! time stamps), [`ping::run`] (joins the two), [`tcp`] (the same schedule for
-//! connections).
+//! Reading order: [`packet`] (bytes), [`ping::Strategy`] (what to send when, and what
+//! became of it; no socket, no clock), [`socket`] (thin: system calls and kernel time
+//! stamps), [`ping::run`] (joins the two), [`tcp`] (the same schedule for connections).
 //!
-//! Monotonic clock for delays, UTC for moments. A packet without a reply has no
-//! delay, never a delay of zero.
+//! Monotonic clock for delays, UTC for moments. A packet without a reply has no delay,
+//! never a delay of zero.
 
 pub mod packet;
+pub mod ping;
+pub mod socket;
+pub mod tcp;

@@ -1,1 +1,11 @@
-//! mplane-supervisor
+//! The supervisor: a component to many clients, a client to many components.
+//!
+//! Components register their capabilities and fetch specifications; clients see one
+//! component that can do everything. Reading order: [`directory`] (who offers what),
+//! [`life`] (what happens to a specification), [`relay`] (who is answered what),
+//! [`server`] (HTTPS around it).
+
+pub mod directory;
+pub mod life;
+pub mod relay;
+pub mod server;

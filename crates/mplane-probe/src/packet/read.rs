@@ -437,8 +437,8 @@ mod tests {
             framing in framing(),
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            drop(read_packet(family, framing, &bytes));
-            drop(read_quoted_request(family, &bytes));
+            let _: Result<_, ReadPacketError> = read_packet(family, framing, &bytes);
+            let _: Option<QuotedEcho<'_>> = read_quoted_request(family, &bytes);
         }
 
         #[test]
@@ -453,7 +453,8 @@ mod tests {
                 bytes[at] ^= value;
             }
             bytes.truncate(length.index(bytes.len() + 1));
-            drop(read_packet(Family::V4, Framing::Ipv4Header, &bytes));
+            let _: Result<_, ReadPacketError> =
+                read_packet(Family::V4, Framing::Ipv4Header, &bytes);
         }
 
         #[test]

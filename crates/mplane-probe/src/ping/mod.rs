@@ -20,5 +20,5 @@ pub use schedule::{End, MIN_PERIOD, PeriodTooShortError, Schedule};
 pub use strategy::{
     MAX_OUTSTANDING, STOP_GRACE, Settings, SettingsError, Strategy, Strays, Transmit,
 };
-pub use summary::{Delays, Summary, Summation, whole_microseconds};
 pub(crate) use summary::Samples;
+pub use summary::{Delays, Summary, Summation, whole_microseconds};

@@ -85,10 +85,8 @@ impl Schedule {
     /// used, so a late run takes longer but sends as many packets.
     pub fn take(&mut self, now: Duration) -> Option<Duration> {
         let due = self.due()?;
-        if due > now {
-            return None;
-        }
-        if now - due > self.period.max(CATCH_UP) {
+        let lateness = now.checked_sub(due)?;
+        if lateness > self.period.max(CATCH_UP) {
             let current = u64::try_from(now.as_nanos() / self.period.as_nanos())
                 .unwrap_or(u64::MAX);
             self.skipped += current - self.slot;
@@ -161,7 +159,8 @@ mod tests {
 
     #[test]
     fn an_end_time_excludes_the_slot_due_at_that_time() {
-        let mut schedule = Schedule::new(ms(1000), End::After(ms(10_000))).expect("valid");
+        let mut schedule =
+            Schedule::new(ms(1000), End::After(ms(10_000))).expect("valid");
         let mut count = 0;
         while let Some(due) = schedule.due() {
             assert!(schedule.take(due).is_some());
@@ -194,7 +193,10 @@ mod tests {
     #[test]
     fn refuses_a_period_that_cannot_be_kept() {
         let error = Schedule::new(Duration::ZERO, End::Never).expect_err("too short");
-        assert_eq!(error.to_string(), "period of 0ns is too short: choose 100µs or longer");
+        assert_eq!(
+            error.to_string(),
+            "period of 0ns is too short: choose 100µs or longer"
+        );
     }
 
     #[test]

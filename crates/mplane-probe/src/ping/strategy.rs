@@ -6,8 +6,8 @@
 //!
 //! 1. [`Strategy::poll_transmit`] until `None`, reporting each request with
 //!    [`Strategy::handle_sent`] or [`Strategy::handle_send_error`];
-//! 2. [`Strategy::handle_transmit_stamp`] and [`Strategy::handle_receive`] for what the
-//!    socket tells;
+//! 2. [`Strategy::handle_transmit_stamp`], [`Strategy::handle_receive`] and
+//!    [`Strategy::handle_report`] for what the socket tells;
 //! 3. [`Strategy::handle_timeout`] when [`Strategy::poll_timeout`] has come;
 //! 4. [`Strategy::poll_echo`] until `None`, after any of these;
 //! 5. [`Strategy::stop`] to end early; [`Strategy::is_finished`] says when it is over.
@@ -220,12 +220,25 @@ impl Strategy {
             Message::EchoReply(reply) if reply.identifier == self.settings.identifier => {
                 self.handle_reply(source, hop_limit, *reply, stamp);
             }
-            Message::Report(report)
-                if report.quoted.identifier == self.settings.identifier =>
-            {
-                self.handle_report(source, *report);
-            }
-            Message::EchoReply(_) | Message::Report(_) | Message::Other { .. } => {}
+            Message::Report(report) => self.handle_report(source, *report),
+            Message::EchoReply(_) | Message::Other { .. } => {}
+        }
+    }
+
+    /// Takes an ICMP error, also one that came by a socket's error queue.
+    ///
+    /// Ignored if it is not about our identifier; `from` is who reported, where known.
+    pub fn handle_report(&mut self, from: Option<IpAddr>, report: Report<'_>) {
+        if report.quoted.identifier != self.settings.identifier {
+            return;
+        }
+        let Some(sequence) = self.resolve_quoted(report.quoted) else {
+            self.strays.forged += 1;
+            return;
+        };
+        if let Some(slot) = self.slot(sequence).filter(|slot| !slot.is_decided) {
+            let problem = report.problem;
+            slot.decide(Outcome::Error(EchoError::Reported { from, problem }));
         }
     }
 
@@ -278,7 +291,7 @@ impl Strategy {
     /// What is unanswered then is reported as [`Outcome::Pending`].
     pub fn stop(&mut self, now: Duration) {
         self.schedule.stop();
-        self.grace_end.get_or_insert(now.saturating_add(STOP_GRACE));
+        self.grace_end.get_or_insert_with(|| now.saturating_add(STOP_GRACE));
     }
 
     /// Returns whether nothing is left to send, to wait for or to report.
@@ -331,18 +344,6 @@ impl Strategy {
             self.strays.reordered += 1;
         }
         self.highest_answered = self.highest_answered.max(Some(sequence));
-    }
-
-    /// Decides the request an ICMP error is about.
-    fn handle_report(&mut self, from: Option<IpAddr>, report: Report<'_>) {
-        let Some(sequence) = self.resolve_quoted(report.quoted) else {
-            self.strays.forged += 1;
-            return;
-        };
-        if let Some(slot) = self.slot(sequence).filter(|slot| !slot.is_decided) {
-            let problem = report.problem;
-            slot.decide(Outcome::Error(EchoError::Reported { from, problem }));
-        }
     }
 
     /// Returns the request an ICMP error quotes, if it can be ours.

@@ -151,8 +151,11 @@ impl Samples {
         self.sum += delay.as_nanos();
         if self.count.is_multiple_of(1 << self.thinning) {
             if self.kept.len() == MAX_SAMPLES {
-                let mut is_odd = true;
-                self.kept.retain(|_| std::mem::replace(&mut is_odd, !is_odd));
+                let mut is_kept = false;
+                self.kept.retain(|_| {
+                    is_kept = !is_kept;
+                    is_kept
+                });
                 self.thinning += 1;
             }
             // The count is 2^16 times the old step here: a multiple of the new step.
@@ -182,7 +185,7 @@ fn median(mut delays: Vec<Duration>) -> Option<Duration> {
         return Some(upper);
     }
     let lower = *delays.get((delays.len() / 2).checked_sub(1)?)?;
-    Some(lower + (upper - lower) / 2)
+    Some(lower + upper.saturating_sub(lower) / 2)
 }
 
 #[cfg(test)]

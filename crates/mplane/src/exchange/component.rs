@@ -315,8 +315,8 @@ impl ComponentExchange {
         self.state_of(from, &token)
     }
 
-    /// Finds the service for a specification: any whose capability it fulfils. If there
-    /// is none, says why with the capability that it names.
+    /// Finds the service for a specification: one with the capability that its label
+    /// names or, if it names none, any whose capability it fulfils.
     fn service_for(
         &self,
         specification: &Specification,
@@ -326,26 +326,26 @@ impl ComponentExchange {
             let label = specification.label().unwrap_or_default();
             capability.label().is_some_and(|known| known == without_serial(label))
         };
-        let mut refusal = None;
-        // Those with the label it names come first: labels tell equal schemas apart.
-        let mut candidates: Vec<_> = self.capabilities.iter().enumerate().collect();
-        candidates.sort_by_key(|(_, capability)| !named(capability));
-        for (index, capability) in candidates {
+        let (named_ones, others): (Vec<_>, Vec<_>) =
+            self.capabilities.iter().enumerate().partition(|(_, known)| named(known));
+        let mut refusal = "no capability of this component has these parameters and \
+                           result columns"
+            .to_owned();
+        // A label that names something decides: it tells equal schemas apart.
+        for (index, capability) in if named_ones.is_empty() { others } else { named_ones }
+        {
             match specification.fulfills(capability, now) {
                 Ok(()) => return Ok(index),
-                Err(reason) if refusal.is_none() && named(capability) => {
-                    refusal = Some(format!(
+                Err(reason) if named(capability) => {
+                    refusal = format!(
                         "the specification does not fulfil capability {}: {reason}",
                         capability.label().unwrap_or_default()
-                    ));
+                    );
                 }
                 Err(_) => {}
             }
         }
-        Err(refusal.unwrap_or_else(|| {
-            "no capability of this component has these parameters and result columns"
-                .into()
-        }))
+        Err(refusal)
     }
 
     /// Starts a job's service.

@@ -115,9 +115,17 @@ pub(super) fn cut(timestamp: Timestamp) -> Timestamp {
         .map_or(EARLIEST, |timestamp| timestamp.clamp(EARLIEST, LATEST))
 }
 
+/// Returns the instant a duration later, unless the calendar ends before.
+pub(super) fn checked_after(
+    timestamp: Timestamp,
+    duration: Duration,
+) -> Option<Timestamp> {
+    timestamp.checked_add(duration).ok().map(cut)
+}
+
 /// Returns the instant a duration later, or the last one there is.
 pub(super) fn after(timestamp: Timestamp, duration: Duration) -> Timestamp {
-    timestamp.checked_add(duration).map_or(LATEST, cut)
+    checked_after(timestamp, duration).unwrap_or(LATEST)
 }
 
 /// Returns how long after one instant another comes, zero if it comes before.

@@ -28,6 +28,8 @@ mod duration;
 mod instant;
 mod occurrences;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::time::Duration;
@@ -403,7 +405,7 @@ impl When {
     }
 
     /// Returns whether all of this scope lies in the capability's, with samples not closer
-    /// than its period.
+    /// than its period. An empty scope lies nowhere.
     ///
     /// This is what a client may send and a policy may allow. A scope that lies within a
     /// capability also [`follows`](Self::follows) it.
@@ -420,16 +422,16 @@ impl When {
             (None, Some(_)) => false,
             (Some(mine), Some(offered)) => mine <= offered,
         };
-        // An empty scope would pass both tests without lying anywhere.
-        let exists = match (mine.start, mine.end) {
-            (Some(start), Some(end)) => start <= end,
-            _ => true,
-        };
         starts_inside
             && ends_inside
-            && exists
-            && self.keeps_period_of(capability)
+            && !self.is_empty(now)
             && self.follows(capability, now)
+    }
+
+    /// Returns whether the scope ends before it starts, so that it lies nowhere.
+    fn is_empty(&self, now: Timestamp) -> bool {
+        let Bounds { start, end } = self.bounds(now);
+        start.zip(end).is_some_and(|(start, end)| end < start)
     }
 
     /// Returns whether the samples are at least a capability's period apart.

@@ -309,8 +309,16 @@ mod tests {
     fn reads_what_says_nothing_and_does_not_write_it() {
         assert_eq!(canonical("repeat now + 1h / 1m { now } "), "repeat now + 1h / 1m");
         assert_eq!(
-            canonical("repeat now + 1h cron  0 0-3,2  * *  * 0007"),
+            canonical("repeat now + 1h cron  0 0-3,2  * *  * 007"),
             "repeat now + 1h cron 0 0,1,2,3 * * * 7"
+        );
+    }
+
+    #[test]
+    fn reads_the_notation_of_iso_8601() {
+        assert_eq!(
+            canonical("2015-06-01T10:20Z ... 2015-06-01T10:20:30.5Z / 1s"),
+            "2015-06-01 10:20:00.000000 ... 2015-06-01 10:20:30.500000 / 1s"
         );
     }
 
@@ -365,7 +373,7 @@ mod tests {
         );
         assert_eq!(
             refusal("repeat now + 1h / 1m cron * * * * * *"),
-            "at byte 20: expected ` { now` or the end, found \" cron * * * * *…\""
+            "at byte 20: expected ` { now` or the end, found \" cron * * * * * …\""
         );
     }
 

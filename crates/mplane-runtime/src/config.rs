@@ -1,0 +1,218 @@
+//! Configuration of all programs: one TOML format, each program reads its sections.
+//!
+//! Relative paths are relative to the file that contains them. Unknown keys are errors:
+//! a typing mistake must not silently change what a component measures.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mplane::registry::{ParseRegistryError, Registries, Registry};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::http::client::BaseUrl;
+use crate::tls::{Credentials, LoadCredentialsError};
+
+/// The configuration of a program. `S` is the configuration of one service, which the
+/// crates that measure define.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, bound = "S: DeserializeOwned")]
+pub struct Config<S> {
+    /// Certificate, key and authorities.
+    pub tls: TlsConfig,
+    /// Registries beyond the embedded ones.
+    #[serde(default)]
+    pub registries: RegistriesConfig,
+    /// What a component does.
+    pub component: Option<ComponentConfig<S>>,
+    /// What a supervisor does.
+    pub supervisor: Option<SupervisorConfig>,
+    /// What a client does.
+    pub client: Option<ClientConfig>,
+}
+
+/// Certificate, key and authorities, as PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The authorities' certificates.
+    pub ca_chain: PathBuf,
+    /// One's own certificate, intermediate ones behind it.
+    pub cert: PathBuf,
+    /// Its key, unencrypted.
+    pub key: PathBuf,
+}
+
+/// Registries beyond the embedded ones.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RegistriesConfig {
+    /// Registry files, each after those that it includes.
+    #[serde(default)]
+    pub preload: Vec<PathBuf>,
+}
+
+/// What a component does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, bound = "S: DeserializeOwned")]
+pub struct ComponentConfig<S> {
+    /// The supervisors that it registers with.
+    #[serde(default)]
+    pub initiator: Vec<InitiatorConfig>,
+    /// Where clients reach it.
+    pub listener: Option<ListenerConfig>,
+    /// What it measures.
+    pub service: Vec<S>,
+}
+
+/// A supervisor that a component registers with.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct InitiatorConfig {
+    /// The supervisor's base URL.
+    #[serde(deserialize_with = "from_text")]
+    pub url: BaseUrl,
+    /// The pause between two requests for specifications, if the supervisor does not
+    /// keep them open, in the protocol's notation of durations.
+    #[serde(default = "default_poll", deserialize_with = "duration")]
+    pub poll: Duration,
+}
+
+/// Where peers reach a program.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+}
+
+/// What a supervisor does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SupervisorConfig {
+    /// Where components and clients reach it.
+    pub listener: ListenerConfig,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ClientConfig {
+    /// The component or supervisor to ask.
+    #[serde(deserialize_with = "from_text")]
+    pub url: BaseUrl,
+}
+
+impl<S: DeserializeOwned> Config<S> {
+    /// Loads a file. Relative paths in it become relative to its folder.
+    pub fn load(path: &Path) -> Result<Self, LoadConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoadConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|source| {
+            LoadConfigError::Parse { path: path.to_owned(), source: Box::new(source) }
+        })?;
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let tls = &mut config.tls;
+        let paths = [&mut tls.ca_chain, &mut tls.cert, &mut tls.key];
+        for file in paths.into_iter().chain(&mut config.registries.preload) {
+            *file = folder.join(&file);
+        }
+        Ok(config)
+    }
+}
+
+impl TlsConfig {
+    /// Loads the certificate, key and authorities.
+    pub fn credentials(&self) -> Result<Credentials, LoadCredentialsError> {
+        Credentials::load(&self.ca_chain, &self.cert, &self.key)
+    }
+}
+
+impl RegistriesConfig {
+    /// Loads the registries, behind the embedded ones.
+    pub fn load(&self) -> Result<Registries, LoadRegistryError> {
+        let mut registries = Registries::embedded();
+        for path in &self.preload {
+            let file = std::fs::read(path).map_err(|source| LoadRegistryError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            let registry = Registry::parse(&file, &registries).map_err(|source| {
+                LoadRegistryError::Parse { path: path.clone(), source }
+            })?;
+            registries.add(registry);
+        }
+        Ok(registries)
+    }
+}
+
+/// A configuration that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The file does not say what it should.
+    #[error("cannot understand the configuration {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A section that the program needs is missing.
+    #[error("the configuration {path} has no section [{section}]")]
+    NoSection {
+        /// The file.
+        path: PathBuf,
+        /// The section.
+        section: &'static str,
+    },
+}
+
+/// A registry that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadRegistryError {
+    /// The file cannot be read.
+    #[error("cannot read the registry {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The file is no registry.
+    #[error("cannot understand the registry {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: ParseRegistryError,
+    },
+}
+
+/// The reference polls as often.
+const fn default_poll() -> Duration {
+    Duration::from_secs(5)
+}
+
+/// Reads a duration in the protocol's notation, such as `1m30s`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    mplane::when::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+/// Reads a value from its text.
+fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,124 @@
+//! mPlane over HTTPS: one server loop, one client, and the routes that clients use.
+//!
+//! Source: mPlane protocol specification, "mPlane over HTTPS"; protocol notes, section 7.
+
+pub mod client;
+pub mod routes;
+pub mod server;
+
+use std::time::Duration;
+
+use mplane::access::Identity;
+use mplane::features::Features;
+use mplane::message::Message;
+
+/// Paths, relative to a base URL.
+pub mod path {
+    /// The capabilities of a component or supervisor, as one envelope.
+    pub const CAPABILITIES: &str = "/capabilities";
+    /// Where components offer capabilities to a supervisor.
+    pub const REGISTER_CAPABILITY: &str = "/register/capability";
+    /// Where components fetch specifications from a supervisor.
+    pub const SHOW_SPECIFICATION: &str = "/show/specification";
+    /// Where components deliver receipts, results and exceptions.
+    pub const REGISTER_RESULT: &str = "/register/result";
+}
+
+/// The longest that a request may ask to wait for an answer (`Prefer: wait`), so that a
+/// connection lost on the way is noticed.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a specification waits for its result when the client does not say: the
+/// reference waits as long.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+
+/// Who sent a request.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The subject of its certificate.
+    pub identity: Identity,
+    /// What it understands.
+    pub features: Features,
+}
+
+/// Reads the seconds of a `Prefer: wait=N` header (RFC 7240), limited to
+/// [`LONGEST_WAIT`].
+pub fn preferred_wait(headers: &http::HeaderMap) -> Option<Duration> {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .find_map(|preference| preference.trim().strip_prefix("wait="))
+        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
+/// Reads the features that a peer announces.
+fn announced_features(headers: &http::HeaderMap) -> Features {
+    let header = headers.get(mplane::features::HEADER).and_then(|v| v.to_str().ok());
+    header.map_or(Features::NONE, Features::parse)
+}
+
+/// Says in a few words what messages these are, for logs.
+pub fn describe(messages: &[Message]) -> String {
+    match messages {
+        [] => "nothing".into(),
+        [Message::Envelope(envelope)] => match envelope.messages() {
+            [] => "empty envelope".into(),
+            [only] => format!("envelope of {}", describe_one(only)),
+            contents => {
+                let kind = contents[0].kind();
+                let kind = if contents.iter().all(|message| message.kind() == kind) {
+                    kind.key()
+                } else {
+                    "message"
+                };
+                format!("envelope of {} {}", contents.len(), plural(kind))
+            }
+        },
+        [only] => describe_one(only),
+        several => format!("{} messages", several.len()),
+    }
+}
+
+/// Says in a few words what message this is.
+fn describe_one(message: &Message) -> String {
+    let kind = message.kind();
+    match message {
+        Message::Exception(exception) => format!("exception: {}", exception.message()),
+        Message::Result(result) => format!(
+            "result {} ({} rows)",
+            result.label().unwrap_or_default(),
+            result.table().rows()
+        ),
+        _ => match (message.label(), message.token()) {
+            (Some(label), _) => format!("{kind} {label}"),
+            (None, Some(token)) => format!("{kind} {}", token.short()),
+            (None, None) => kind.to_string(),
+        },
+    }
+}
+
+/// Returns the plural of a kind of message.
+fn plural(kind: &str) -> String {
+    kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_how_long_a_peer_wants_to_wait() {
+        let wait = |value: &str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("prefer", value.parse().unwrap());
+            preferred_wait(&headers)
+        };
+        assert_eq!(wait("wait=3"), Some(Duration::from_secs(3)));
+        assert_eq!(wait("respond-async, wait=100"), Some(LONGEST_WAIT));
+        assert_eq!(wait("respond-async"), None);
+        assert_eq!(wait("wait=soon"), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! What a component serves to its clients, and a supervisor to its own: one set of routes.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Request, State};
+use axum::routing::{get, post};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mplane::features::Features;
+use mplane::json::{self, MEDIA_TYPE};
+use mplane::limits;
+use mplane::message::{Capability, Envelope, Exception, Message};
+use mplane::registry::Registries;
+use tracing::debug;
+
+use super::{DEFAULT_WAIT, Peer, path, preferred_wait};
+use crate::tls::fresh_token;
+
+/// Whoever answers clients: a component, or a supervisor on behalf of many.
+pub trait Responder: Send + Sync + 'static {
+    /// Returns the capabilities that this peer may use and can read.
+    fn capabilities(&self, peer: &Peer) -> Vec<Capability>;
+
+    /// Answers a message; waits at most so long for a result before it sends a receipt.
+    fn respond<'a>(
+        &'a self,
+        peer: &'a Peer,
+        message: Message,
+        wait: Duration,
+    ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>>;
+
+    /// Returns the registries that messages are read with.
+    fn registries(&self) -> &Registries;
+}
+
+/// Makes the routes that clients use.
+pub fn client_routes(responder: Arc<dyn Responder>) -> Router {
+    Router::new()
+        .route("/", get(index).post(respond))
+        .route("/capability", get(index).post(respond))
+        .route("/capability/{token}", get(one_capability))
+        .route(path::CAPABILITIES, get(all_capabilities).post(respond))
+        .route("/specification", post(respond))
+        .with_state(responder)
+}
+
+type Answerer = State<Arc<dyn Responder>>;
+
+/// Lists capabilities as links, which the reference's crawler follows; there are no
+/// others on the page.
+async fn index(
+    State(responder): Answerer,
+    Extension(peer): Extension<Peer>,
+) -> Response<Body> {
+    let mut page = String::from(
+        "<!DOCTYPE html>\n<html><head><title>mPlane capabilities</title></head><body>\n<ul>\n",
+    );
+    for capability in responder.capabilities(&peer) {
+        let token = escape(capability.token().as_str());
+        let name = escape(capability.label().unwrap_or_else(|| capability.verb()));
+        writeln!(page, "<li><a href=\"/capability/{token}\">{name}</a></li>")
+            .expect("writing to text does not fail");
+    }
+    page.push_str("</ul>\n</body></html>\n");
+    answer(StatusCode::OK, "text/html", page.into_bytes())
+}
+
+/// Returns one capability.
+async fn one_capability(
+    State(responder): Answerer,
+    Extension(peer): Extension<Peer>,
+    Path(token): Path<String>,
+) -> Response<Body> {
+    let known = responder.capabilities(&peer);
+    let known = known.into_iter().find(|known| known.token().as_str() == token);
+    if let Some(capability) = known {
+        return message_answer(StatusCode::OK, &capability.into(), &peer);
+    }
+    let exception =
+        Exception::new(token.parse().ok(), "there is no such capability for you");
+    message_answer(StatusCode::NOT_FOUND, &exception.into(), &peer)
+}
+
+/// Returns all capabilities.
+async fn all_capabilities(
+    State(responder): Answerer,
+    Extension(peer): Extension<Peer>,
+) -> Response<Body> {
+    let capabilities = responder.capabilities(&peer);
+    let envelope = Envelope::of(capabilities.into_iter().map(Into::into).collect())
+        .with_content("capability");
+    message_answer(StatusCode::OK, &envelope.into(), &peer)
+}
+
+/// Answers a message.
+async fn respond(
+    State(responder): Answerer,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response<Body> {
+    let wait = preferred_wait(request.headers()).unwrap_or(DEFAULT_WAIT);
+    let mut messages = match read_messages(request, responder.registries()).await {
+        Ok(messages) => messages,
+        Err(refused) => return refused.answer(&peer),
+    };
+    let answered = match (messages.pop(), messages.pop()) {
+        (Some(message), None) => responder.respond(&peer, message, wait).await,
+        _ => Exception::new(Some(fresh_token()), "send one message").into(),
+    };
+    message_answer(StatusCode::OK, &answered, &peer)
+}
+
+/// Reads the messages of a request's body.
+pub async fn read_messages(
+    request: Request,
+    registries: &Registries,
+) -> Result<Vec<Message>, Refused> {
+    let media_type = request.headers().get(header::CONTENT_TYPE);
+    let essence = media_type
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map_or("", str::trim);
+    if !essence.eq_ignore_ascii_case(MEDIA_TYPE) {
+        return Err(Refused {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            reason: format!("messages have the content type {MEDIA_TYPE}"),
+        });
+    }
+    let body = Limited::new(request.into_body(), limits::MESSAGE_BYTES);
+    let body = body.collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Refused {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                reason: format!("a message has at most {} bytes", limits::MESSAGE_BYTES),
+            }
+        } else {
+            Refused {
+                status: StatusCode::BAD_REQUEST,
+                reason: format!("the request did not arrive whole: {error}"),
+            }
+        }
+    })?;
+    json::decode_all(&body.to_bytes(), registries).map_err(|error| Refused {
+        status: StatusCode::BAD_REQUEST,
+        reason: format!("this is no mPlane message: {error}"),
+    })
+}
+
+/// A request that is not understood.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    reason: String,
+}
+
+impl Refused {
+    /// Makes the answer to it: an exception.
+    pub fn answer(&self, peer: &Peer) -> Response<Body> {
+        debug!(peer = %peer.identity, status = self.status.as_u16(), reason = self.reason,
+            "refused a request");
+        let exception = Exception::new(Some(fresh_token()), self.reason.clone());
+        message_answer(self.status, &exception.into(), peer)
+    }
+}
+
+/// Makes an answer of a message, written as the peer can read it.
+pub fn message_answer(
+    status: StatusCode,
+    message: &Message,
+    peer: &Peer,
+) -> Response<Body> {
+    answer(status, MEDIA_TYPE, json::encode(message, peer.features.form()))
+}
+
+/// Makes an answer. Every answer announces what we understand.
+pub fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    if let Ok(features) = Features::OURS.to_string().parse() {
+        headers.insert(mplane::features::HEADER, features);
+    }
+    response
+}
+
+/// Escapes text for HTML.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,97 @@
+//! Services: what a component can measure.
+//!
+//! A service binds a capability to code. To write one, implement [`Service`]: return the
+//! capability, and in `run` push rows as they are measured until the work is done or
+//! [`Work::stop`] says so.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mplane::limits;
+use mplane::message::{Capability, Specification, Table};
+use mplane::primitive::Value;
+use mplane::registry::Element;
+use tokio_util::sync::CancellationToken;
+
+/// Something that a component can measure.
+pub trait Service: Send + Sync + 'static {
+    /// Returns what it offers. It is asked once, when the component starts.
+    fn capability(&self) -> Capability;
+
+    /// Runs one specification that fulfils the capability. Rows are pushed to
+    /// [`Work::rows`] as they appear and count even if the run fails to say more.
+    fn run(&self, work: Work) -> Run<'_>;
+}
+
+/// A run of a service.
+pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Completed, RunError>> + Send + 'a>>;
+
+/// What a service is given to do.
+#[derive(Debug)]
+pub struct Work {
+    /// What to do. Every parameter has a value that the capability allows.
+    pub specification: Specification,
+    /// How long the temporal scope lasts from now on (monotonic clock); `None` without
+    /// end.
+    pub duration: Option<Duration>,
+    /// Where rows go.
+    pub rows: Rows,
+    /// Cancelled when the run is to end: it was interrupted, its scope is over, or the
+    /// component shuts down. What was measured is returned.
+    pub stop: CancellationToken,
+}
+
+/// What a run says at its end, besides its rows.
+#[derive(Debug, Default)]
+pub struct Completed {
+    /// How the result came about.
+    pub metadata: Vec<(Arc<Element>, Option<Value>)>,
+}
+
+/// Why a service could not measure, for people at the other side.
+///
+/// A target that does not answer is no error but a result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(pub String);
+
+/// The rows of a run, shared between the service that pushes and the component that
+/// keeps them.
+#[derive(Clone, Debug)]
+pub struct Rows(Arc<Mutex<Table>>);
+
+impl Rows {
+    /// Makes rows for the result columns of a specification.
+    pub fn new(specification: &Specification) -> Self {
+        Self(Arc::new(Mutex::new(Table::new(specification.columns()))))
+    }
+
+    /// Adds a row: the values in the order of the result columns. Fails when there are as
+    /// many rows as a result may have.
+    ///
+    /// # Panics
+    ///
+    /// If a value is not of its column's type.
+    pub fn push(
+        &self,
+        row: impl IntoIterator<Item = Option<Value>>,
+    ) -> Result<(), RunError> {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.rows() == limits::RESULT_ROWS {
+            return Err(RunError(format!(
+                "a result has at most {} rows; ask for a shorter or coarser measurement",
+                limits::RESULT_ROWS
+            )));
+        }
+        table.push(row);
+        Ok(())
+    }
+
+    /// Takes the rows out.
+    pub(crate) fn take(&self) -> Table {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *table)
+    }
+}

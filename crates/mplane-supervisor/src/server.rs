@@ -1,0 +1,332 @@
+//! The supervisor over HTTPS: one port for components and clients.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::routing::{get, post};
+use http::header::HeaderValue;
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use mplane::access::{Act, permit};
+use mplane::json::{self, MEDIA_TYPE};
+use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
+use mplane::registry::Registries;
+use mplane_runtime::http::routes::{Responder, answer, client_routes, read_messages};
+use mplane_runtime::http::{Peer, path, preferred_wait};
+use mplane_runtime::tls::fresh_token;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::directory::Dialect;
+use crate::relay::{Relay, Reply};
+
+/// A supervisor that serves components and clients.
+pub struct Supervisor {
+    registries: Registries,
+    relay: Mutex<Relay>,
+    /// The relay's news, for who waits.
+    news: watch::Sender<u64>,
+    shutdown: CancellationToken,
+}
+
+impl Supervisor {
+    /// Makes a supervisor. It works until `shutdown`.
+    pub fn new(registries: Registries, shutdown: CancellationToken) -> Arc<Self> {
+        let supervisor = Arc::new(Self {
+            registries,
+            relay: Mutex::default(),
+            news: watch::Sender::new(0),
+            shutdown,
+        });
+        tokio::spawn(keep_time(Arc::clone(&supervisor)));
+        supervisor
+    }
+
+    /// Returns its routes: those that components use and those that clients use.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let clients: Arc<dyn Responder> = Arc::new(Facing(Arc::clone(self)));
+        Router::new()
+            .route(path::REGISTER_CAPABILITY, post(register_capability))
+            .route(path::SHOW_SPECIFICATION, get(show_specification))
+            .route(path::REGISTER_RESULT, post(register_result))
+            .with_state(Arc::clone(self))
+            .merge(client_routes(clients))
+    }
+
+    /// Changes the relay, and tells who waits if there is news.
+    fn change<T>(&self, change: impl FnOnce(&mut Relay) -> T) -> T {
+        let mut relay = self.relay();
+        let changed = change(&mut relay);
+        let news = relay.news();
+        drop(relay);
+        self.news.send_if_modified(|known| std::mem::replace(known, news) != news);
+        changed
+    }
+
+    /// Locks the relay. A panic elsewhere leaves it whole: every change is one call.
+    fn relay(&self) -> MutexGuard<'_, Relay> {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives up specifications whose time is over.
+async fn keep_time(supervisor: Arc<Supervisor>) {
+    let mut news = supervisor.news.subscribe();
+    loop {
+        let deadline = supervisor.relay().poll_timeout();
+        let sleep = async {
+            match deadline {
+                Some(deadline) => {
+                    let wait = deadline.duration_since(Timestamp::now());
+                    tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => supervisor.change(|relay| relay.handle_timeout(Timestamp::now())),
+            changed = news.changed() => if changed.is_err() { return },
+            () = supervisor.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Takes capabilities of components. The answer is always 200: references give up on any
+/// other.
+async fn register_capability(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response<Body> {
+    let messages = match read_messages(request, &supervisor.registries).await {
+        Ok(messages) => messages,
+        Err(refused) => return refused.answer(&peer),
+    };
+    let (messages, dialect) = unpack(messages);
+    let permitted = permit(&peer.identity, Act::Serve);
+    let mut outcome = serde_json::Map::new();
+    for message in messages {
+        let name = message.label().map_or_else(
+            || message.token().map_or_else(String::new, |token| token.to_string()),
+            ToOwned::to_owned,
+        );
+        let now = Timestamp::now();
+        let registered = match &permitted {
+            Err(denied) => Err(denied.to_string()),
+            Ok(()) => supervisor
+                .change(|relay| {
+                    relay.register(&peer.identity, message, peer.features, dialect, now)
+                })
+                .map_err(|error| error.to_string()),
+        };
+        let word = match registered {
+            Ok(()) => {
+                info!(component = %peer.identity, capability = name, "registered");
+                json!({"registered": "ok"})
+            }
+            Err(reason) => {
+                warn!(component = %peer.identity, capability = name, reason,
+                    "refused a capability");
+                json!({"registered": "no", "reason": reason})
+            }
+        };
+        outcome.insert(name, word);
+    }
+    let body = serde_json::Value::Object(outcome).to_string().into_bytes();
+    answer(StatusCode::OK, MEDIA_TYPE, body)
+}
+
+/// Hands out what is queued for a component. A request that prefers to wait is kept open
+/// until there is something.
+async fn show_specification(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response<Body> {
+    if let Err(denied) = permit(&peer.identity, Act::Serve) {
+        info!(%denied, "hands out nothing");
+        return plain(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let wait = preferred_wait(request.headers());
+    let deadline = tokio::time::Instant::now() + wait.unwrap_or(Duration::ZERO);
+    let mut news = supervisor.news.subscribe();
+    let (messages, dialect) = loop {
+        let now = Timestamp::now();
+        let fetched = supervisor.change(|relay| {
+            let dialect = relay.directory().component(&peer.identity)?.dialect;
+            Some((relay.fetch(&peer.identity, now)?, dialect))
+        });
+        let Some((messages, dialect)) = fetched else {
+            return plain(
+                StatusCode::NOT_FOUND,
+                "this component is not registered; register its capabilities first",
+            );
+        };
+        if !messages.is_empty() {
+            break (messages, dialect);
+        }
+        tokio::select! {
+            waited = tokio::time::timeout_at(deadline, news.changed()) => {
+                if !matches!(waited, Ok(Ok(()))) {
+                    break (messages, dialect);
+                }
+            }
+            () = supervisor.shutdown.cancelled() => break (messages, dialect),
+        }
+    };
+    for message in &messages {
+        info!(
+            component = %peer.identity,
+            kind = %message.kind(),
+            label = message.label(),
+            "handed out"
+        );
+    }
+    let form = peer.features.form();
+    let body = match dialect {
+        Dialect::Array => json::encode_array(&messages, form),
+        Dialect::Envelope => {
+            json::encode(&Envelope::of(messages).with_content("message").into(), form)
+        }
+    };
+    let mut response = answer(StatusCode::OK, MEDIA_TYPE, body);
+    if let Some(wait) = wait
+        && let Ok(applied) = HeaderValue::try_from(format!("wait={}", wait.as_secs()))
+    {
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    response
+}
+
+/// Takes receipts, results and exceptions of components.
+async fn register_result(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response<Body> {
+    if let Err(denied) = permit(&peer.identity, Act::Serve) {
+        info!(%denied, "takes no result");
+        return plain(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let messages = match read_messages(request, &supervisor.registries).await {
+        Ok(messages) => messages,
+        Err(refused) => return refused.answer(&peer),
+    };
+    let mut refused = None;
+    for message in reports(messages) {
+        let kind = message.kind();
+        let now = Timestamp::now();
+        match supervisor.change(|relay| relay.report(&peer.identity, message, now)) {
+            Ok(()) => info!(component = %peer.identity, %kind, "reported"),
+            Err(error) => {
+                warn!(component = %peer.identity, %kind, reason = %error,
+                    "refused a report");
+                refused = Some(error.to_string());
+            }
+        }
+    }
+    match refused {
+        None => plain(StatusCode::OK, ""),
+        Some(reason) => plain(StatusCode::FORBIDDEN, &reason),
+    }
+}
+
+/// Makes an answer of plain text.
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    answer(status, "text/plain", text.as_bytes().to_vec())
+}
+
+/// Takes messages out of their envelope, and says how they were written.
+fn unpack(messages: Vec<Message>) -> (Vec<Message>, Dialect) {
+    match <[Message; 1]>::try_from(messages) {
+        Ok([Message::Envelope(envelope)]) => {
+            (envelope.into_messages(), Dialect::Envelope)
+        }
+        Ok([message]) => (vec![message], Dialect::Array),
+        Err(messages) => (messages, Dialect::Array),
+    }
+}
+
+/// Takes reports out of their envelope. One with a token is itself a report: the results
+/// of a repeated measurement.
+fn reports(messages: Vec<Message>) -> Vec<Message> {
+    messages
+        .into_iter()
+        .flat_map(|message| match message {
+            Message::Envelope(envelope) if envelope.token().is_none() => {
+                envelope.into_messages()
+            }
+            other => vec![other],
+        })
+        .collect()
+}
+
+/// A supervisor as its clients see it.
+struct Facing(Arc<Supervisor>);
+
+impl Responder for Facing {
+    fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
+        match permit(&peer.identity, Act::Use) {
+            Ok(()) => self.0.relay().capabilities(peer.features),
+            Err(denied) => {
+                info!(%denied, "shows no capabilities");
+                Vec::new()
+            }
+        }
+    }
+
+    fn respond<'a>(
+        &'a self,
+        peer: &'a Peer,
+        message: Message,
+        wait: Duration,
+    ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
+        Box::pin(async move {
+            if let Err(denied) = permit(&peer.identity, Act::Use) {
+                info!(%denied, "refused a message");
+                let token = message.token().unwrap_or_else(fresh_token);
+                return Exception::new(Some(token), denied.to_string()).into();
+            }
+            info!(client = %peer.identity, kind = %message.kind(), label = message.label(),
+                "received");
+            let mut news = self.0.news.subscribe();
+            let mut reply = self.handle(peer, message);
+            let deadline = tokio::time::Instant::now() + wait;
+            while reply.pending
+                && let Some(token) = reply.message.token()
+            {
+                tokio::select! {
+                    waited = tokio::time::timeout_at(deadline, news.changed()) => {
+                        if !matches!(waited, Ok(Ok(()))) {
+                            break;
+                        }
+                    }
+                    () = self.0.shutdown.cancelled() => break,
+                }
+                reply =
+                    self.handle(peer, Redemption::token_only("measure", token).into());
+            }
+            reply.message
+        })
+    }
+
+    fn registries(&self) -> &Registries {
+        &self.0.registries
+    }
+}
+
+impl Facing {
+    /// Answers a message without waiting.
+    fn handle(&self, peer: &Peer, message: Message) -> Reply {
+        let fresh = [fresh_token(), fresh_token()];
+        let now = Timestamp::now();
+        self.0.change(|relay| relay.handle(&peer.identity, message, fresh, now))
+    }
+}
