@@ -32,9 +32,9 @@ const RAW: &str = "
     ip link set lo up
     echo '1 0' > /proc/sys/net/ipv4/ping_group_range";
 
-/// Makes a router: 198.51.100.0/24 and 2001:db8:9::/64 are behind it, and it says they
-/// are unreachable; 203.0.113.0/24 and 2001:db8:7::/64 are further on. 192.0.2.77 and
-/// 2001:db8::77 are on the link to it and silent.
+/// Makes a router: 198.51.100.0/24 and `2001:db8:9::/64` are behind it, and it says they
+/// are unreachable; 203.0.113.0/24 and `2001:db8:7::/64` are further on. 192.0.2.77 and
+/// `2001:db8::77` are on the link to it and silent.
 ///
 /// Neighbours are fixed, so that no test waits for their discovery.
 const ROUTER: &str = "
@@ -100,7 +100,6 @@ fn inside<F: Future<Output = ()>>(name: &str, script: &[&str], test: impl FnOnce
         .expect("unshare was there a moment ago");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    println!("{text}\n{errors}");
     assert!(output.status.success(), "inside the namespace: {text}\n{errors}");
     assert!(text.contains("1 passed"), "the test ran inside: {text}");
 }
@@ -119,11 +118,7 @@ async fn run_ping(options: PingOptions) -> (Vec<Echo>, PingReport) {
     let keep = |echo: &Echo| echoes.push(*echo);
     let report = ping::run(options, keep, CancellationToken::new()).await;
     let report = report.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-    println!("{}: {report:?}", options.destination);
-    for echo in &echoes {
-        println!("{echo:?}");
-    }
-    assert_eq!(report.strays, Strays::default());
+    assert_eq!(report.strays, Strays::default(), "{echoes:?}");
     assert_eq!(echoes.len(), 3);
     (echoes, report)
 }
@@ -132,7 +127,7 @@ async fn run_ping(options: PingOptions) -> (Vec<Echo>, PingReport) {
 async fn check(options: PingOptions, expected: Outcome) {
     let (echoes, report) = run_ping(options).await;
     for echo in &echoes {
-        assert_eq!(echo.outcome, expected);
+        assert_eq!(echo.outcome, expected, "{}: {echoes:?}", options.destination);
         assert_eq!(echo.rtt(), None, "no reply, no delay");
     }
     assert_eq!(report.summary.delays, None);

@@ -34,12 +34,13 @@ pub struct Work {
     /// What to do. Every parameter has a value that the capability allows.
     pub specification: Specification,
     /// How long the temporal scope lasts from now on (monotonic clock); `None` without
-    /// end.
+    /// end. A service measures nothing beyond it and ends by itself; waiting for the last
+    /// replies may take a little longer.
     pub duration: Option<Duration>,
     /// Where rows go.
     pub rows: Rows,
-    /// Cancelled when the run is to end: it was interrupted, its scope is over, or the
-    /// component shuts down. What was measured is returned.
+    /// Cancelled when the run is to end early: it was interrupted, did not end with its
+    /// scope, or the component shuts down. What was measured is returned.
     pub stop: CancellationToken,
 }
 

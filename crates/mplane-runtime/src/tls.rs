@@ -193,3 +193,8 @@ pub fn fresh_token() -> Token {
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
+
+/// Returns the identity in a certificate file; `None` if there is none to be read.
+pub fn identity_in(path: &Path) -> Option<Identity> {
+    certificates(path).ok()?.first().and_then(identity_of)
+}

@@ -18,6 +18,10 @@ pub fn load(name: &str) -> serde_json::Value {
 }
 
 /// Returns the embedded registries and the one that some vectors name.
+///
+/// # Panics
+///
+/// If that registry is damaged: it is part of the repository.
 pub fn registries() -> Registries {
     let mut registries = Registries::embedded();
     let loopback = load("loopback-registry.json").to_string();

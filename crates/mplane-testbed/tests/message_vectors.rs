@@ -111,7 +111,9 @@ fn adjust(expected: &mut Value, written: &Value) {
         }
     }
     for values in ["parameters", "metadata"] {
-        if object.get(values).is_some_and(|v| v.as_object().is_some_and(|o| o.is_empty()))
+        if object
+            .get(values)
+            .is_some_and(|v| v.as_object().is_some_and(serde_json::Map::is_empty))
         {
             object.remove(values);
         }

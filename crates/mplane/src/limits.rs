@@ -56,3 +56,8 @@ pub const FINISHED_JOBS: usize = 1_000;
 
 /// Bytes of input quoted in an error message, so that errors stay readable.
 pub const QUOTE_BYTES: usize = 60;
+
+/// How long after the end of its temporal scope a service may still run before it is told
+/// to stop, in seconds: replies to the last packets are on the way. Services know how long
+/// their scope lasts and measure nothing beyond it.
+pub const SCOPE_GRACE_S: i64 = 2;

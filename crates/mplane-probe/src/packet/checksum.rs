@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn folds_more_than_one_carry() {
-        assert_eq!(internet_checksum(&[0xff; 65_535]), 0x00ff);
+        assert_eq!(internet_checksum(&vec![0xff; 65_535]), 0x00ff);
         assert_eq!(internet_checksum(&[]), 0xffff);
     }
 }

@@ -9,8 +9,9 @@
 //!
 //! *Differences*: source quench (RFC 6633 withdraws it) and redirect are not errors
 //! of an echo request, which travels on, and are read as [`Message::Other`].
-//! Extensions of errors (RFC 4884) are not read. An IPv6 packet quoted behind
-//! extension headers is not attributed: this crate sends none.
+//! Extensions of errors (RFC 4884) are not read. An IPv6 request larger than a link was
+//! split, and is quoted behind a fragment header: such an error is not attributed on
+//! raw sockets, so the request counts as lost.
 
 mod checksum;
 mod echo;

@@ -283,12 +283,12 @@ mod tests {
 
     /// Turns a line of hexadecimal digits, blanks allowed, into bytes.
     fn hex(digits: &str) -> Vec<u8> {
-        let digits: Vec<u8> = digits
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .map(|byte| char::from(byte).to_digit(16).expect("hex digit") as u8)
-            .collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+        let digits: String = digits.split_whitespace().collect();
+        let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
+            panic!("odd number of digits");
+        };
+        let byte = |pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+        pairs.iter().map(|pair| byte(pair).expect("two digits")).collect()
     }
 
     /// An echo reply with its IPv4 header, as a raw socket delivers it: from

@@ -1,6 +1,6 @@
 //! Round-trip delay and loss by ICMP echo.
 //!
-//! [`run`] measures; [`Strategy`] is its logic without socket and clock, [`Summary`]
+//! [`run()`] measures; [`Strategy`] is its logic without socket and clock, [`Summary`]
 //! the aggregate.
 //!
 //! Units: delays in nanoseconds ([`Duration`](std::time::Duration)), or whole

@@ -68,7 +68,7 @@ impl Script {
     }
 
     /// Does everything that becomes due until nothing is left to wait for.
-    fn to_the_end(&mut self) -> &mut Self {
+    fn run_to_the_end(&mut self) -> &mut Self {
         while let Some(deadline) = self.strategy.poll_timeout() {
             self.at(deadline);
         }
@@ -160,7 +160,7 @@ fn a_lost_request_is_a_record_without_a_delay() {
 #[test]
 fn loses_everything_and_ends_one_timeout_after_the_last_request() {
     let mut script = Script::new(End::After(ms(300)));
-    script.to_the_end();
+    script.run_to_the_end();
     assert_eq!(script.story(), "lost lost lost");
     assert_eq!(script.sent.last().map(|transmit| transmit.due), Some(ms(200)));
 }
@@ -168,7 +168,7 @@ fn loses_everything_and_ends_one_timeout_after_the_last_request() {
 #[test]
 fn counts_a_late_reply_and_does_not_change_the_record() {
     let mut script = Script::new(End::Count(1));
-    script.to_the_end().reply(ms(1500), 0);
+    script.run_to_the_end().reply(ms(1500), 0);
     assert_eq!(script.story(), "lost");
     assert_eq!(script.strategy.strays(), Strays { late: 1, ..Strays::default() });
     script.reply(ms(1600), 0);
@@ -288,7 +288,7 @@ fn stop_waits_a_short_grace_and_leaves_the_rest_pending() {
     script.at(ms(300)).reply(ms(310), 1);
     assert_eq!(script.sent.len(), 3);
     assert_eq!(script.story(), "");
-    script.to_the_end();
+    script.run_to_the_end();
     assert_eq!(script.story(), "pending 210 pending");
     assert_eq!(script.echoes[0].rtt(), None);
 }
@@ -308,7 +308,7 @@ fn stop_does_not_extend_the_timeout_of_old_requests() {
     let mut script = Script::with(ms(100), ms(150), End::Never);
     script.at(ms(0)).at(ms(100));
     script.strategy.stop(ms(100));
-    script.to_the_end();
+    script.run_to_the_end();
     assert_eq!(script.story(), "lost lost");
 }
 
@@ -353,7 +353,7 @@ fn sequence_numbers_wrap_on_the_wire_and_not_in_the_records() {
             script.reply(ms(number), wire_sequence);
         }
     }
-    script.to_the_end();
+    script.run_to_the_end();
     assert_eq!(script.echoes.len(), 70_000);
     for (number, echo) in (0..).zip(&script.echoes) {
         assert_eq!(echo.sequence, number);

@@ -1,6 +1,6 @@
 //! Delay and success of TCP connections.
 //!
-//! [`run`] opens a connection every period and closes it at once. The schedule is
+//! [`run()`] opens a connection every period and closes it at once. The schedule is
 //! [`ping::Schedule`](crate::ping::Schedule), the same as for ping.
 //!
 //! Units: delays in nanoseconds ([`Duration`](std::time::Duration)). Clocks: moments

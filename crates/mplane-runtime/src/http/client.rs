@@ -280,13 +280,16 @@ impl HttpClient {
 /// The target of the log events that tell the way of each message.
 pub const EXCHANGE: &str = "mplane::exchange";
 
+/// How much of an answer that is no message a log shows, in characters.
+const SHOWN: usize = 60;
+
 /// Says in a few words what was answered.
 fn describe_answer(answer: &Answer) -> String {
     match answer.messages(embedded()) {
         Ok(messages) if messages.is_empty() && answer.body.is_empty() => "nothing".into(),
-        Ok(messages) if messages.is_empty() => answer.content_type.clone(),
-        Ok(messages) => describe(&messages),
-        Err(_) => answer.content_type.clone(),
+        Ok(messages) if !messages.is_empty() => describe(&messages),
+        // The answer to a registration is JSON, and no message.
+        _ => String::from_utf8_lossy(&answer.body).chars().take(SHOWN).collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::access::Identity;
 use crate::limits;
@@ -15,6 +15,9 @@ use crate::primitive::Value;
 use crate::registry::Element;
 use crate::token::Token;
 use crate::when::When;
+
+/// How long after the end of its scope a service may still run.
+const SCOPE_GRACE: SignedDuration = SignedDuration::from_secs(limits::SCOPE_GRACE_S);
 
 /// A component, without its services: those are the driver's.
 #[derive(Debug, Default)]
@@ -54,6 +57,8 @@ struct Job {
     state: JobState,
     /// When the temporal scope ends, UTC.
     end: Option<Timestamp>,
+    /// When it is next looked at, UTC: to start it, or to stop it if it does not end.
+    deadline: Option<Timestamp>,
 }
 
 /// How far a job is.
@@ -200,8 +205,8 @@ impl ComponentExchange {
             }
         };
         job.state = JobState::Finished(Box::new(message.clone()));
-        if let Some(end) = job.end {
-            self.deadlines.remove(&(end, id));
+        if let Some(deadline) = job.deadline.take() {
+            self.deadlines.remove(&(deadline, id));
         }
         self.actions.push_back(Action::Deliver {
             job: id,
@@ -228,7 +233,8 @@ impl ComponentExchange {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Starts jobs whose time has come and stops those whose scope has ended.
+    /// Starts jobs whose time has come, and stops those that have not ended with their
+    /// scope.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         while let Some(&(deadline, id)) = self.deadlines.first()
             && deadline <= now
@@ -298,19 +304,21 @@ impl ComponentExchange {
         }
         self.last_job += 1;
         let id = JobId(self.last_job);
+        let start = now.checked_add(delays.start).ok();
         let job = Job {
             owner: from.clone(),
             specification,
             service,
             state: JobState::Waiting,
             end: delays.end.and_then(|delay| now.checked_add(delay).ok()),
+            deadline: start,
         };
         self.by_token.insert((from.clone(), token.clone()), id);
         self.jobs.insert(id, job);
         if delays.start.is_zero() {
             self.start(id, now);
-        } else if let Ok(start) = now.checked_add(delays.start) {
-            self.deadlines.insert((start, id));
+        } else {
+            self.deadlines.extend(start.map(|start| (start, id)));
         }
         self.state_of(from, &token)
     }
@@ -354,9 +362,8 @@ impl ComponentExchange {
         job.state = JobState::Running;
         let duration =
             job.end.map(|end| end.duration_since(now).try_into().unwrap_or_default());
-        if let Some(end) = job.end {
-            self.deadlines.insert((end, id));
-        }
+        job.deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
+        self.deadlines.extend(job.deadline.map(|deadline| (deadline, id)));
         self.actions.push_back(Action::Start {
             job: id,
             service: job.service,
@@ -376,7 +383,6 @@ impl ComponentExchange {
                     table: Table::new(job.specification.columns()),
                     metadata: Vec::new(),
                 };
-                self.deadlines.retain(|(_, waiting)| *waiting != id);
                 self.job_ended(id, outcome);
             }
             JobState::Finished(_) => {}
@@ -482,7 +488,7 @@ mod tests {
             panic!("it starts at once");
         };
         assert_eq!(duration, Some(Duration::from_secs(5)));
-        assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:00:05Z")));
+        assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:00:07Z")));
         component.job_ended(job, measured(&specification));
         assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
         assert_eq!(component.poll_timeout(), None);
@@ -496,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_later_and_stops_at_the_end_of_the_scope() {
+    fn starts_later_and_stops_what_does_not_end_with_its_scope() {
         let (mut component, mut specification) = component();
         specification.set_when(
             "2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s".parse().unwrap(),
@@ -508,6 +514,7 @@ mod tests {
         component.handle_timeout(start);
         assert!(matches!(component.poll_action(), Some(Action::Start { .. })));
         let end = component.poll_timeout().unwrap();
+        assert_eq!(end, time("2026-06-01T14:00:02Z"));
         component.handle_timeout(end);
         assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
         assert!(component.poll_timeout().is_none());

@@ -1,0 +1,21 @@
+//! `mpcom`: runs a component.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mplane_cli::output::Output;
+use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
+
+/// Runs an mPlane component: it measures when a client or supervisor asks it to.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = mplane_cli::block_on(run_daemon(Daemon::Component, &args.daemon));
+    mplane_cli::conclude(result, &mut Output::default())
+}

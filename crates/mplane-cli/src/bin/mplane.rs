@@ -1,0 +1,42 @@
+//! `mplane`: the everyday tool.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mplane_cli::demo::{self, DemoArgs};
+use mplane_cli::output::Output;
+use mplane_cli::pki::PkiCommand;
+
+/// mPlane: coordinated network measurement.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole domain on this machine and measure with it
+    ///
+    /// Creates a private PKI, starts a supervisor, a component and a client, which talk
+    /// over mutual TLS on the loopback interface, measures for a few seconds and shows the
+    /// result. Everything is removed at the end. Needs no privileges.
+    Demo(DemoArgs),
+    /// Create an authority and certificates for the members of a domain
+    Pki {
+        #[command(subcommand)]
+        command: PkiCommand,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut output = Output::default();
+    let result = match args.command {
+        Command::Demo(args) => mplane_cli::block_on(demo::run(&args, &mut output)),
+        Command::Pki { command } => command.run(&mut output),
+    };
+    mplane_cli::conclude(result, &mut output)
+}

@@ -1,0 +1,22 @@
+//! `mpsup`: runs a supervisor.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mplane_cli::output::Output;
+use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
+
+/// Runs an mPlane supervisor: components register with it and fetch specifications,
+/// clients see one component that can do everything.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = mplane_cli::block_on(run_daemon(Daemon::Supervisor, &args.daemon));
+    mplane_cli::conclude(result, &mut Output::default())
+}

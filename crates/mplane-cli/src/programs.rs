@@ -1,0 +1,177 @@
+//! How each program is started: the functions behind the four `main`s, and behind the
+//! demo.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Parser;
+use mplane_probe::service::ServiceConfig;
+use mplane_runtime::client::Client;
+use mplane_runtime::component::initiator::{Initiator, initiate};
+use mplane_runtime::component::{Component, Listening};
+use mplane_runtime::config::{self, LoadConfigError};
+use mplane_runtime::http::client::HttpClient;
+use mplane_runtime::http::routes::client_routes;
+use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::shutdown::on_signal;
+use mplane_supervisor::server::Supervisor;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::logging::LogArgs;
+use crate::{Failure, Told};
+
+/// The configuration of a program, with the services of this platform.
+pub type Config = config::Config<ServiceConfig>;
+
+/// The arguments of a program that runs until it is told to end.
+#[derive(Clone, Debug, Parser)]
+pub struct DaemonArgs {
+    /// The configuration, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration and the files that it names, and exit
+    #[arg(long)]
+    pub check: bool,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// A program that runs in tasks, until its shutdown.
+#[derive(Debug)]
+pub struct Running {
+    /// Where peers reach it, if they can.
+    pub address: Option<SocketAddr>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits for the end. A task that panics ends the program.
+    pub async fn ended(mut self) -> Result<(), Failure> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts a supervisor. It runs until `shutdown`.
+pub async fn start_supervisor(
+    config: &Config,
+    path: &Path,
+    shutdown: CancellationToken,
+) -> Result<Running, Failure> {
+    let section = config.supervisor.as_ref().ok_or_else(|| no(path, "supervisor"))?;
+    let credentials = Arc::new(config.tls.credentials()?);
+    let registries = config.registries.load()?;
+    let listener = listen(section.listener.address).await?;
+    let address = listener.local_addr()?;
+    let supervisor = Supervisor::new(registries, shutdown.clone());
+    info!(%address, identity = %credentials.identity(), "supervises");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(listener, credentials, supervisor.router(), shutdown));
+    Ok(Running { address: Some(address), tasks })
+}
+
+/// Starts a component. It runs until `shutdown`.
+pub async fn start_component(
+    config: &Config,
+    path: &Path,
+    shutdown: CancellationToken,
+) -> Result<Running, Failure> {
+    let section = config.component.as_ref().ok_or_else(|| no(path, "component"))?;
+    if section.initiator.is_empty() && section.listener.is_none() {
+        return Err(Told(format!(
+            "the component in {} neither registers anywhere nor listens: it needs \
+             [[component.initiator]] or [component.listener]",
+            path.display()
+        ))
+        .into());
+    }
+    let credentials = Arc::new(config.tls.credentials()?);
+    let registries = config.registries.load()?;
+    let services = mplane_probe::service::services(&section.service, &registries).await?;
+    let listener = match &section.listener {
+        Some(listener) => Some(listen(listener.address).await?),
+        None => None,
+    };
+    let address = match &listener {
+        Some(listener) => Some(listener.local_addr()?),
+        None => None,
+    };
+    info!(identity = %credentials.identity(), ?address, "offers services");
+    let component = Component::new(services, registries, shutdown.clone());
+    let mut tasks = JoinSet::new();
+    if let Some(listener) = listener {
+        let router = client_routes(Arc::new(Listening(Arc::clone(&component))));
+        tasks.spawn(serve(listener, Arc::clone(&credentials), router, shutdown));
+    }
+    let client = Arc::new(HttpClient::new(&credentials));
+    for initiator in &section.initiator {
+        let initiator =
+            Initiator { supervisor: initiator.url.clone(), poll: initiator.poll };
+        tasks.spawn(initiate(Arc::clone(&component), Arc::clone(&client), initiator));
+    }
+    tasks.spawn(async move { component.ended().await });
+    Ok(Running { address, tasks })
+}
+
+/// Makes a client.
+pub fn make_client(config: &Config, path: &Path) -> Result<Client, Failure> {
+    let section = config.client.as_ref().ok_or_else(|| no(path, "client"))?;
+    let credentials = config.tls.credentials()?;
+    let registries = config.registries.load()?;
+    Ok(Client::new(&credentials, section.url.clone(), registries))
+}
+
+/// Which program a daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// `mpcom`
+    Component,
+    /// `mpsup`
+    Supervisor,
+}
+
+/// Runs a component or a supervisor until a signal ends it.
+pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure> {
+    args.log.start("info")?;
+    let shutdown = CancellationToken::new();
+    on_signal(shutdown.clone())?;
+    let path = args.config.as_path();
+    let config = Config::load(path)?;
+    if args.check {
+        return check(daemon, &config, path);
+    }
+    let running = match daemon {
+        Daemon::Component => start_component(&config, path, shutdown).await?,
+        Daemon::Supervisor => start_supervisor(&config, path, shutdown).await?,
+    };
+    running.ended().await
+}
+
+/// Checks a configuration and the files that it names.
+fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
+    let is_there = match daemon {
+        Daemon::Component => config.component.is_some(),
+        Daemon::Supervisor => config.supervisor.is_some(),
+    };
+    if !is_there {
+        let section = match daemon {
+            Daemon::Component => "component",
+            Daemon::Supervisor => "supervisor",
+        };
+        return Err(no(path, section).into());
+    }
+    config.tls.credentials()?;
+    config.registries.load()?;
+    Ok(())
+}
+
+/// Says that a section is missing.
+fn no(path: &Path, section: &'static str) -> LoadConfigError {
+    LoadConfigError::NoSection { path: path.to_owned(), section }
+}

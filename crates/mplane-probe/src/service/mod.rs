@@ -1,0 +1,218 @@
+//! The measurements as services of a component, and how they are configured.
+//!
+//! The labels and columns of ping are those of the reference, to the letter: results of
+//! both compare.
+
+mod ping;
+mod tcp_connect;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mplane::message::{BuildError, Specification};
+use mplane::primitive::Value;
+use mplane::registry::Registries;
+use mplane_runtime::service::{RunError, Service, Work};
+use serde::{Deserialize, Deserializer};
+use tracing::{info, warn};
+
+use crate::packet::Family;
+use crate::ping::End;
+use crate::socket;
+
+/// The temporal scope of every active measurement: from now on, at most once a second.
+const SCOPE: &str = "now ... future / 1s";
+
+/// How often something is measured if the specification does not say.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
+
+/// The configuration of one service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ServiceConfig {
+    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4` and the same for IPv6.
+    Ping {
+        /// The IPv4 address to send from; without it there is no IPv4.
+        ip4: Option<Source>,
+        /// The IPv6 address to send from; without it there is no IPv6.
+        ip6: Option<Source>,
+    },
+    /// TCP handshakes: `tcp-connect-ip4`.
+    TcpConnect {
+        /// The IPv4 address to connect from.
+        ip4: Source,
+    },
+}
+
+/// The address that a service sends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The one that the route to the Internet uses.
+    Auto,
+    /// This one.
+    Address(IpAddr),
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse().map(Self::Address).map_err(|_| {
+            serde::de::Error::custom(format_args!(
+                "{text:?} is no address; write auto or an address such as 192.0.2.1"
+            ))
+        })
+    }
+}
+
+impl Source {
+    /// Returns the address.
+    fn resolve(self, family: Family) -> Result<IpAddr, SetUpError> {
+        match self {
+            Self::Address(address) if Family::of(address) == family => Ok(address),
+            Self::Address(address) => Err(SetUpError::Family { address, family }),
+            Self::Auto => route_source(family)
+                .map_err(|source| SetUpError::NoRoute { family, source }),
+        }
+    }
+}
+
+/// Returns the address that packets to the Internet would leave from. Nothing is sent.
+fn route_source(family: Family) -> io::Result<IpAddr> {
+    let (any, far): (IpAddr, IpAddr) = match family {
+        // Documentation addresses (RFC 5737, RFC 3849): nobody is there.
+        Family::V4 => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        Family::V6 => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
+    };
+    source_towards_from(any, far)
+}
+
+/// Returns the address of this machine that packets to `destination` would leave from.
+/// Nothing is sent.
+pub fn source_towards(destination: IpAddr) -> io::Result<IpAddr> {
+    let any = match destination {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    source_towards_from(any, destination)
+}
+
+/// Asks the routing table with a socket that is connected and never used.
+fn source_towards_from(any: IpAddr, destination: IpAddr) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((destination, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Makes the services that a configuration asks for and that work here. What does not is
+/// logged with the remedy; a component without any service is an error.
+pub async fn services(
+    configured: &[ServiceConfig],
+    registries: &Registries,
+) -> Result<Vec<Arc<dyn Service>>, SetUpError> {
+    let mut services: Vec<Arc<dyn Service>> = Vec::new();
+    for service in configured {
+        match service {
+            ServiceConfig::Ping { ip4: None, ip6: None } => {
+                return Err(SetUpError::NoSource);
+            }
+            ServiceConfig::Ping { ip4, ip6 } => {
+                for (source, family) in [(ip4, Family::V4), (ip6, Family::V6)] {
+                    let Some(source) = source else { continue };
+                    let availability = socket::detect(family).await;
+                    if availability.is_usable() {
+                        info!("{availability}");
+                        let source = source.resolve(family)?;
+                        services.extend(ping::services(source, registries)?);
+                    } else {
+                        warn!("{availability}");
+                    }
+                }
+            }
+            ServiceConfig::TcpConnect { ip4 } => {
+                let source = ip4.resolve(Family::V4)?;
+                services.push(tcp_connect::service(source, registries)?);
+            }
+        }
+    }
+    if services.is_empty() { Err(SetUpError::Nothing) } else { Ok(services) }
+}
+
+/// Services that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// A ping service without address.
+    #[error("service ping needs ip4 or ip6: the address to send from, or \"auto\"")]
+    NoSource,
+    /// An address of the other family.
+    #[error("{address} is no {family} address")]
+    Family {
+        /// The address.
+        address: IpAddr,
+        /// The family it should have.
+        family: Family,
+    },
+    /// No address of the family.
+    #[error(
+        "this machine has no {family} route, so the address to send from is unknown; write it instead of \"auto\""
+    )]
+    NoRoute {
+        /// The family.
+        family: Family,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An element is missing from the registries.
+    #[error("a capability cannot be made")]
+    Capability(#[from] BuildError),
+    /// Nothing to offer.
+    #[error("none of the configured services can run here; the log says why for each")]
+    Nothing,
+}
+
+/// Returns the address in a parameter of a specification.
+fn address(specification: &Specification, name: &str) -> Result<IpAddr, RunError> {
+    match specification.value(name) {
+        Some(Value::Address(address))
+            if address.is_host() && address.zone().is_none() =>
+        {
+            Ok(address.ip())
+        }
+        Some(other) => {
+            Err(RunError(format!("{name} {other} is not the address of one host")))
+        }
+        None => Err(RunError(format!("{name} has no value"))),
+    }
+}
+
+/// Returns how often and how long a specification asks to measure.
+fn pace(work: &Work) -> (Duration, End) {
+    let period = work.specification.when().period().unwrap_or(DEFAULT_PERIOD);
+    let end = match work.duration {
+        // A scope that is one instant asks for one packet.
+        Some(Duration::ZERO) => End::Count(1),
+        Some(duration) => End::After(duration),
+        None => End::Never,
+    };
+    (period, end)
+}
+
+/// Pushes a row. The first that does not fit ends the run: nothing is measured that
+/// nobody gets.
+fn push<const N: usize>(
+    row: [Option<Value>; N],
+    work: &Work,
+    overflow: &mut Option<RunError>,
+) {
+    if let Err(error) = work.rows.push(row) {
+        work.stop.cancel();
+        overflow.get_or_insert(error);
+    }
+}
