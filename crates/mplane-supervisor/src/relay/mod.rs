@@ -2,6 +2,9 @@
 //!
 //! Like every exchange it does no I/O: messages and the time come in, answers go out.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
