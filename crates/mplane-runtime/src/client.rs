@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use mplane::exchange::client::{
     ClientExchange, Measurement, MeasurementState, SpecifyError,
 };
-use mplane::json::DecodeError;
+use mplane::json::{self, DecodeError, Unreadable};
 use mplane::message::{Interrupt, Message};
 use mplane::registry::Registries;
 use mplane::when::When;
+use tracing::warn;
 
 use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
@@ -58,10 +59,17 @@ impl Client {
             wait: Duration::ZERO,
         };
         let answer = self.ask(ask).await?;
-        let messages = answer.messages(&self.registries)?;
+        let parts = json::decode_parts(&answer.body, &self.registries)?;
         self.exchange.forget_capabilities(&answer.identity);
-        for message in messages {
-            self.exchange.handle(&answer.identity, message);
+        for message in parts.messages {
+            match message {
+                Ok(message) => self.exchange.handle(&answer.identity, message),
+                Err(Unreadable { label, error }) => warn!(
+                    label,
+                    %error,
+                    "a capability cannot be read and is left out"
+                ),
+            }
         }
         Ok(self
             .exchange

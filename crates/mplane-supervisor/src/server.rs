@@ -13,10 +13,12 @@ use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use mplane::access::{Act, permit};
-use mplane::json::{self, MEDIA_TYPE};
+use mplane::json::{self, MEDIA_TYPE, Unreadable};
 use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
 use mplane::registry::Registries;
-use mplane_runtime::http::routes::{Responder, answer, client_routes, read_messages};
+use mplane_runtime::http::routes::{
+    Responder, answer, client_routes, read_messages, read_parts,
+};
 use mplane_runtime::http::{Peer, path, preferred_wait};
 use mplane_runtime::tls::fresh_token;
 use serde_json::json;
@@ -105,26 +107,35 @@ async fn register_capability(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response<Body> {
-    let messages = match read_messages(request, &supervisor.registries).await {
-        Ok(messages) => messages,
+    let parts = match read_parts(request, &supervisor.registries).await {
+        Ok(parts) => parts,
         Err(refused) => return refused.answer(&peer),
     };
-    let (messages, dialect) = unpack(messages);
+    let dialect = if parts.is_array { Dialect::Array } else { Dialect::Envelope };
     let permitted = permit(&peer.identity, Act::Serve);
     let mut outcome = serde_json::Map::new();
-    for message in messages {
-        let name = message.label().map_or_else(
-            || message.token().map_or_else(String::new, |token| token.to_string()),
-            ToOwned::to_owned,
-        );
-        let now = Timestamp::now();
-        let registered = match &permitted {
-            Err(denied) => Err(denied.to_string()),
-            Ok(()) => supervisor
-                .change(|relay| {
-                    relay.register(&peer.identity, message, peer.features, dialect, now)
-                })
-                .map_err(|error| error.to_string()),
+    for (index, message) in parts.messages.into_iter().enumerate() {
+        let (name, registered) = match message {
+            Err(Unreadable { label, error }) => {
+                (label.unwrap_or_else(|| index.to_string()), Err(error.to_string()))
+            }
+            Ok(message) => {
+                let name = message.label().map_or_else(
+                    || message.token().map_or_else(String::new, |t| t.to_string()),
+                    ToOwned::to_owned,
+                );
+                let now = Timestamp::now();
+                let registered = match &permitted {
+                    Err(denied) => Err(denied.to_string()),
+                    Ok(()) => supervisor
+                        .change(|relay| {
+                            let (from, features) = (&peer.identity, peer.features);
+                            relay.register(from, message, features, dialect, now)
+                        })
+                        .map_err(|error| error.to_string()),
+                };
+                (name, registered)
+            }
         };
         let word = match registered {
             Ok(()) => {
@@ -157,7 +168,7 @@ async fn show_specification(
     let wait = preferred_wait(request.headers());
     let deadline = tokio::time::Instant::now() + wait.unwrap_or(Duration::ZERO);
     let mut news = supervisor.news.subscribe();
-    let (messages, dialect) = loop {
+    let (mut messages, dialect) = loop {
         let now = Timestamp::now();
         let fetched = supervisor.change(|relay| {
             let dialect = relay.directory().component(&peer.identity)?.dialect;
@@ -181,7 +192,11 @@ async fn show_specification(
             () = supervisor.shutdown.cancelled() => break (messages, dialect),
         }
     };
-    for message in &messages {
+    let link = own_link(request.headers());
+    for message in &mut messages {
+        if let Message::Specification(specification) = message {
+            specification.set_link(link.clone());
+        }
         info!(
             component = %peer.identity,
             kind = %message.kind(),
@@ -203,6 +218,18 @@ async fn show_specification(
         response.headers_mut().insert("preference-applied", applied);
     }
     response
+}
+
+/// Returns where results are posted to, at the host by which the component reached us:
+/// reference components deliver nothing without a link.
+fn own_link(headers: &http::HeaderMap) -> Option<String> {
+    let host = headers.get(http::header::HOST)?.to_str().ok()?;
+    let authority: http::uri::Authority = host.parse().ok()?;
+    if authority.as_str().contains('@') {
+        return None;
+    }
+    let port = authority.port_u16().unwrap_or(443);
+    Some(format!("https://{}:{port}{}", authority.host(), path::REGISTER_RESULT))
 }
 
 /// Takes receipts, results and exceptions of components.
@@ -241,17 +268,6 @@ async fn register_result(
 /// Makes an answer of plain text.
 fn plain(status: StatusCode, text: &str) -> Response<Body> {
     answer(status, "text/plain", text.as_bytes().to_vec())
-}
-
-/// Takes messages out of their envelope, and says how they were written.
-fn unpack(messages: Vec<Message>) -> (Vec<Message>, Dialect) {
-    match <[Message; 1]>::try_from(messages) {
-        Ok([Message::Envelope(envelope)]) => {
-            (envelope.into_messages(), Dialect::Envelope)
-        }
-        Ok([message]) => (vec![message], Dialect::Array),
-        Err(messages) => (messages, Dialect::Array),
-    }
 }
 
 /// Takes reports out of their envelope. One with a token is itself a report: the results

@@ -5,6 +5,8 @@
 //! fetches specifications from them.
 
 pub mod initiator;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;

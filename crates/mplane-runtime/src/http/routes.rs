@@ -10,7 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
 use axum::routing::{get, post};
-use http::{HeaderMap, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mplane::features::Features;
 use mplane::json::{self, MEDIA_TYPE};
@@ -47,6 +48,7 @@ pub fn client_routes(responder: Arc<dyn Responder>) -> Router {
         .route("/capability/{token}", get(one_capability))
         .route(path::CAPABILITIES, get(all_capabilities).post(respond))
         .route("/specification", post(respond))
+        .fallback(nothing_there)
         .with_state(responder)
 }
 
@@ -116,11 +118,36 @@ async fn respond(
     message_answer(StatusCode::OK, &answered, &peer)
 }
 
+/// Answers requests for anything else.
+async fn nothing_there(Extension(peer): Extension<Peer>, uri: Uri) -> Response<Body> {
+    let reason = format!(
+        "there is nothing at {}; capabilities are at {}",
+        uri.path(),
+        path::CAPABILITIES
+    );
+    Refused { status: StatusCode::NOT_FOUND, reason }.answer(&peer)
+}
+
 /// Reads the messages of a request's body.
 pub async fn read_messages(
     request: Request,
     registries: &Registries,
 ) -> Result<Vec<Message>, Refused> {
+    let body = read_body(request).await?;
+    json::decode_all(&body, registries).map_err(Refused::no_message)
+}
+
+/// Reads the messages of a request's body, each by itself.
+pub async fn read_parts(
+    request: Request,
+    registries: &Registries,
+) -> Result<json::Parts, Refused> {
+    let body = read_body(request).await?;
+    json::decode_parts(&body, registries).map_err(Refused::no_message)
+}
+
+/// Reads a request's body, if it is said to hold messages.
+async fn read_body(request: Request) -> Result<Bytes, Refused> {
     let media_type = request.headers().get(header::CONTENT_TYPE);
     let essence = media_type
         .and_then(|value| value.to_str().ok())
@@ -146,10 +173,7 @@ pub async fn read_messages(
             }
         }
     })?;
-    json::decode_all(&body.to_bytes(), registries).map_err(|error| Refused {
-        status: StatusCode::BAD_REQUEST,
-        reason: format!("this is no mPlane message: {error}"),
-    })
+    Ok(body.to_bytes())
 }
 
 /// A request that is not understood.
@@ -160,6 +184,15 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// Refuses a body that holds no message.
+    #[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
+    fn no_message(error: json::DecodeError) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            reason: format!("this is no mPlane message: {error}"),
+        }
+    }
+
     /// Makes the answer to it: an exception.
     pub fn answer(&self, peer: &Peer) -> Response<Body> {
         debug!(peer = %peer.identity, status = self.status.as_u16(), reason = self.reason,

@@ -52,6 +52,61 @@ pub fn decode_all(
         .collect()
 }
 
+/// Messages that arrived together, each read by itself.
+#[derive(Debug)]
+pub struct Parts {
+    /// Each message, or why it cannot be read.
+    pub messages: Vec<Result<Message, Unreadable>>,
+    /// Whether they came as an array, not in an envelope or alone.
+    pub is_array: bool,
+}
+
+/// A message among others that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The label that it states, if that much can be read.
+    pub label: Option<String>,
+    /// Why it cannot be read.
+    pub error: DecodeError,
+}
+
+/// Reads messages that are independent of each other, such as the capabilities of a
+/// component: from an envelope, an array, or one alone. One that cannot be read, because
+/// it names elements that nobody here knows, does not cost the others.
+pub fn decode_parts(input: &[u8], registries: &Registries) -> Result<Parts, DecodeError> {
+    let text = text(input)?;
+    let is_array = text.trim_start().starts_with('[');
+    let (items, pointer): (Vec<&RawValue>, _) = if is_array {
+        (serde_json::from_str(text).map_err(DecodeError::json)?, "")
+    } else {
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(DecodeError::json)?;
+        match wire {
+            Wire {
+                kind: Some((Kind::Envelope, _)), contents: Some(contents), ..
+            } => (contents, "/contents"),
+            _ => (vec![serde_json::from_str(text).map_err(DecodeError::json)?], ""),
+        }
+    };
+    if items.len() > limits::ENVELOPE_CONTENTS {
+        return Err(DecodeError::at(
+            pointer,
+            format!("there are at most {} messages", limits::ENVELOPE_CONTENTS),
+        ));
+    }
+    let decoder = Decoder { registries };
+    let read = |(index, item): (usize, &RawValue)| {
+        let pointer = format!("{pointer}/{index}");
+        decoder.message(item.get(), &pointer, 1).map_err(|error| {
+            let wire: Option<Wire<'_>> = serde_json::from_str(item.get()).ok();
+            let label = wire.and_then(|wire| {
+                optional(wire.label.as_ref(), "label", "", limits::LABEL_BYTES).ok()?
+            });
+            Unreadable { label, error }
+        })
+    };
+    Ok(Parts { messages: items.into_iter().enumerate().map(read).collect(), is_array })
+}
+
 /// Returns the input as text, if it has a size that is read at all.
 fn text(input: &[u8]) -> Result<&str, DecodeError> {
     if input.len() > limits::MESSAGE_BYTES {
