@@ -3,7 +3,7 @@
 //! `mpsup` runs a supervisor, `mpcom` a component, `mpcli` is a shell of a client, and
 //! `mplane` is the everyday tool, whose `demo` runs all three in one process through the
 //! very functions the others call. Reading order: [`programs`] (how each is started),
-//! [`shell`], [`pki`], [`demo`], [`output`] (the one place that prints).
+//! [`shell`], [`pki`], [`tools`], [`demo`], [`output`] (the one place that prints).
 
 pub mod demo;
 pub mod logging;
@@ -11,6 +11,7 @@ pub mod output;
 pub mod pki;
 pub mod programs;
 pub mod shell;
+pub mod tools;
 
 use std::error::Error;
 use std::fmt;

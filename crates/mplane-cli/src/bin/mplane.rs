@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
+use mplane_cli::tools::{CheckArgs, RegistryCommand, WhenArgs};
 
 /// mPlane: coordinated network measurement.
 #[derive(Parser)]
@@ -24,6 +25,18 @@ enum Command {
     /// over mutual TLS on the loopback interface, measures for a few seconds and shows the
     /// result. Everything is removed at the end. Needs no privileges.
     Demo(DemoArgs),
+    /// Say what files contain: messages, registries or configurations
+    ///
+    /// Prints kind, verb, label, schema hash, token and canonical form of each. The exit
+    /// status is 1 if any is refused.
+    Check(CheckArgs),
+    /// Explain temporal scopes: canonical form, start, end, and what happens next
+    When(WhenArgs),
+    /// Show element registries
+    Registry {
+        #[command(subcommand)]
+        command: RegistryCommand,
+    },
     /// Create an authority and certificates for the members of a domain
     Pki {
         #[command(subcommand)]
@@ -36,6 +49,9 @@ fn main() -> ExitCode {
     let mut output = Output::default();
     let result = match args.command {
         Command::Demo(args) => mplane_cli::block_on(demo::run(&args, &mut output)),
+        Command::Check(args) => args.run(&mut output),
+        Command::When(args) => args.run(&mut output),
+        Command::Registry { command } => command.run(&mut output),
         Command::Pki { command } => command.run(&mut output),
     };
     mplane_cli::conclude(result, &mut output)

@@ -1,0 +1,350 @@
+//! `mplane check`: says what files contain.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mplane::json::{DecodeError, Form, Place, decode, encode};
+use mplane::limits;
+use mplane::message::Message;
+use mplane::registry::{Registries, Registry};
+use serde_json::{Value, json};
+
+use super::{Format, ReadInputError};
+use crate::output::Output;
+use crate::programs::Config;
+use crate::{Failure, Told};
+
+/// The arguments of `mplane check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Files with a message (JSON or YAML), a registry (JSON) or a configuration (TOML); -
+    /// reads standard input, also a JSON message on each line
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Registry files to know, each after those that it includes
+    #[arg(long = "registry", value_name = "FILE")]
+    registries: Vec<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+/// What an input contains.
+enum Content {
+    Message(Box<Message>),
+    Registry(Registry),
+    Configuration,
+}
+
+/// Why an input is refused: the place, if it is known, and what is wrong there.
+struct Refused {
+    at: Value,
+    message: String,
+}
+
+impl CheckArgs {
+    /// Checks every input. Fails if any is refused.
+    pub fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let config =
+            mplane_runtime::config::RegistriesConfig { preload: self.registries.clone() };
+        let registries = config.load()?;
+        let mut refused = 0;
+        for file in &self.files {
+            if file.as_os_str() == "-" {
+                for (index, input) in standard_input()?.iter().enumerate() {
+                    let content = recognize(input, Path::new(""), &registries);
+                    let name = format!("line {}", index + 1);
+                    refused += u64::from(!self.tell(&name, content, output));
+                }
+            } else {
+                let content = match fs::read(file) {
+                    Ok(input) => recognize(&input, file, &registries),
+                    Err(error) => Err(Refused {
+                        at: Value::Null,
+                        message: format!("cannot read {}: {error}", file.display()),
+                    }),
+                };
+                let name = file.display().to_string();
+                refused += u64::from(!self.tell(&name, content, output));
+            }
+        }
+        if refused == 0 {
+            Ok(())
+        } else {
+            Err(Told(format!("{refused} of the inputs are refused")).into())
+        }
+    }
+
+    /// Tells what an input contains; says whether it was understood.
+    fn tell(
+        &self,
+        name: &str,
+        content: Result<Content, Refused>,
+        output: &mut Output,
+    ) -> bool {
+        let is_understood = content.is_ok();
+        match (content, self.output) {
+            (Ok(content), Format::Json) => output.line(as_json(&content)),
+            (Ok(content), Format::Text) => {
+                output.line(format_args!("{name}: {}", as_text(&content)));
+            }
+            (Err(refused), Format::Json) => output.line(json!({
+                "error": {"at": refused.at, "message": refused.message}
+            })),
+            (Err(refused), Format::Text) => {
+                let place = match refused.at {
+                    Value::Null => String::new(),
+                    Value::String(pointer) => format!("at {pointer}: "),
+                    byte => format!("at byte {byte}: "),
+                };
+                output.note(format_args!("{name}: {place}{}", refused.message));
+            }
+        }
+        is_understood
+    }
+}
+
+/// Reads standard input: one input, or one on each line.
+fn standard_input() -> Result<Vec<Vec<u8>>, ReadInputError> {
+    let mut all = Vec::new();
+    io::stdin().read_to_end(&mut all).map_err(ReadInputError)?;
+    Ok(inputs(all))
+}
+
+/// Tells one input from one on each line: whole the latter is not JSON, and a line is.
+fn inputs(all: Vec<u8>) -> Vec<Vec<u8>> {
+    let lines: Vec<&[u8]> = all
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.trim_ascii().is_empty())
+        .collect();
+    let is_json =
+        |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    let is_object = |line: &&[u8]| line.trim_ascii().starts_with(b"{") && is_json(line);
+    if lines.len() > 1 && !is_json(&all) && lines.iter().any(is_object) {
+        lines.into_iter().map(<[u8]>::to_vec).collect()
+    } else {
+        vec![all]
+    }
+}
+
+/// Finds out what an input contains: by its name if that says, else by its content.
+fn recognize(
+    input: &[u8],
+    path: &Path,
+    registries: &Registries,
+) -> Result<Content, Refused> {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    match extension {
+        Some("toml") => return configuration(path),
+        Some("yaml" | "yml") => {
+            let json = yaml_to_json(input)?;
+            return json_content(&json, registries);
+        }
+        _ => {}
+    }
+    json_content(input, registries)
+}
+
+/// Reads a registry or a message.
+fn json_content(input: &[u8], registries: &Registries) -> Result<Content, Refused> {
+    /// What tells a registry from a message.
+    #[derive(serde::Deserialize)]
+    struct Marked {
+        #[serde(rename = "registry-format")]
+        _format: serde::de::IgnoredAny,
+    }
+    if input.len() <= limits::REGISTRY_BYTES
+        && serde_json::from_slice::<Marked>(input).is_ok()
+    {
+        return Registry::parse(input, registries).map(Content::Registry).map_err(
+            |error| Refused { at: Value::Null, message: mplane_runtime::report(&error) },
+        );
+    }
+    decode(input, registries).map(|message| Content::Message(Box::new(message))).map_err(
+        |error| Refused { at: place(&error, input), message: error.problem().to_owned() },
+    )
+}
+
+/// Returns where a problem is: a byte offset, or a JSON pointer.
+fn place(error: &DecodeError, input: &[u8]) -> Value {
+    match error.place() {
+        Place::Byte(byte) => (*byte).into(),
+        Place::Pointer(pointer) => pointer.clone().into(),
+        Place::Line { line, column } => {
+            let before: usize = input
+                .split_inclusive(|byte| *byte == b'\n')
+                .take(line.saturating_sub(1))
+                .map(<[u8]>::len)
+                .sum();
+            (before + column.saturating_sub(1)).into()
+        }
+    }
+}
+
+/// Reads YAML as the JSON that it stands for.
+fn yaml_to_json(input: &[u8]) -> Result<Vec<u8>, Refused> {
+    if input.len() > limits::MESSAGE_BYTES {
+        return Err(Refused {
+            at: limits::MESSAGE_BYTES.into(),
+            message: format!("a message has at most {} bytes", limits::MESSAGE_BYTES),
+        });
+    }
+    let value: Value = yaml_serde::from_slice(input).map_err(|error| Refused {
+        at: error.location().map_or(Value::Null, |place| place.index().into()),
+        message: error.to_string(),
+    })?;
+    Ok(value.to_string().into_bytes())
+}
+
+/// Reads a configuration, and the files that it names.
+fn configuration(path: &Path) -> Result<Content, Refused> {
+    let refused = |error: &dyn std::error::Error| Refused {
+        at: Value::Null,
+        message: mplane_runtime::report(error),
+    };
+    let config = Config::load(path).map_err(|error| refused(&error))?;
+    config.tls.credentials().map_err(|error| refused(&error))?;
+    config.registries.load().map_err(|error| refused(&error))?;
+    Ok(Content::Configuration)
+}
+
+/// Tells content as a JSON object. Keys that do not apply are null.
+fn as_json(content: &Content) -> Value {
+    match content {
+        Content::Configuration => json!({
+            "kind": "configuration", "verb": null, "label": null, "schema": null,
+            "token": null, "canonical": null,
+        }),
+        Content::Registry(registry) => json!({
+            "kind": "registry", "verb": null, "label": registry.uri(), "schema": null,
+            "token": null, "canonical": null,
+        }),
+        Content::Message(message) => json!({
+            "kind": message.kind().key(),
+            "verb": verb(message),
+            "label": message.label(),
+            "schema": schema(message),
+            "token": message.token().map(|token| token.to_string()),
+            "canonical": canonical(message, Form::NATIVE),
+        }),
+    }
+}
+
+/// Returns the message written by us, as JSON.
+fn canonical(message: &Message, form: Form) -> Value {
+    serde_json::from_slice(&encode(message, form)).unwrap_or_default()
+}
+
+/// Tells content in lines.
+fn as_text(content: &Content) -> String {
+    match content {
+        Content::Configuration => "configuration, and the files that it names".into(),
+        Content::Registry(registry) => format!(
+            "registry {} revision {}, {} elements",
+            registry.uri(),
+            registry.revision(),
+            registry.elements().len()
+        ),
+        Content::Message(message) => {
+            let line = |name: &str, value: Option<String>| {
+                value.map_or_else(String::new, |value| format!("\n  {name}: {value}"))
+            };
+            format!(
+                "{}{}{}{}{}\n{}",
+                message.kind(),
+                line("verb  ", verb(message).map(ToOwned::to_owned)),
+                line("label ", message.label().map(ToOwned::to_owned)),
+                line("schema", schema(message)),
+                line("token ", message.token().map(|token| token.to_string())),
+                String::from_utf8_lossy(&encode(message, Form::FILE)),
+            )
+        }
+    }
+}
+
+/// Returns the verb, of an envelope the kind of its contents.
+fn verb(message: &Message) -> Option<&str> {
+    Some(match message {
+        Message::Capability(capability) => capability.verb(),
+        Message::Specification(specification) => specification.verb(),
+        Message::Result(result) => result.verb(),
+        Message::Receipt(receipt) => receipt.verb(),
+        Message::Redemption(redemption) => redemption.verb(),
+        Message::Withdrawal(withdrawal) => withdrawal.verb(),
+        Message::Interrupt(interrupt) => interrupt.verb(),
+        Message::Envelope(envelope) => envelope.content(),
+        Message::Exception(_) => return None,
+    })
+}
+
+/// Returns the schema hash, if the message has a schema.
+fn schema(message: &Message) -> Option<String> {
+    let statement = match message {
+        Message::Capability(capability) => return Some(capability.schema().to_string()),
+        Message::Specification(specification) => {
+            return Some(specification.schema().to_string());
+        }
+        Message::Result(result) => return Some(result.schema().to_string()),
+        Message::Receipt(receipt) => receipt.statement(),
+        Message::Redemption(redemption) => redemption.statement(),
+        Message::Withdrawal(withdrawal) => withdrawal.statement(),
+        Message::Interrupt(interrupt) => interrupt.statement(),
+        Message::Exception(_) | Message::Envelope(_) => None,
+    };
+    statement.map(|statement| statement.schema().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tells what an input contains, as `-o json` does.
+    fn told(input: &str, path: &str) -> Value {
+        match recognize(input.as_bytes(), Path::new(path), &Registries::embedded()) {
+            Ok(content) => as_json(&content),
+            Err(refused) => json!({"at": refused.at, "message": refused.message}),
+        }
+    }
+
+    const CAPABILITY: &str = r#"{"capability": "measure", "version": 1, "label": "ping",
+        "registry": "http://ict-mplane.eu/registry/core", "when": "now ... future / 1s",
+        "parameters": {"source.ip4": "127.0.0.1", "destination.ip4": "*"},
+        "results": ["time", "delay.twoway.icmp.us"]}"#;
+
+    #[test]
+    fn tells_kind_schema_token_and_canonical_form_of_a_message() {
+        let told = told(CAPABILITY, "");
+        assert_eq!(told["kind"], "capability");
+        assert_eq!(told["verb"], "measure");
+        assert_eq!(told["label"], "ping");
+        assert_eq!(told["schema"], "db8ef547ed26bf93839cbb245e4c6040");
+        assert_eq!(told["token"], "0cb9cff17300728cbd2b925332c9fe79");
+        assert_eq!(told["canonical"]["parameters"]["destination.ip4"], "*");
+    }
+
+    #[test]
+    fn reads_yaml_and_registries() {
+        let yaml = "capability: measure\nwhen: now\nresults: [packets.lost]\n";
+        assert_eq!(told(yaml, "a.yaml")["kind"], "capability");
+        let registry = include_str!("../../../../registry/core.json");
+        assert_eq!(told(registry, "")["kind"], "registry");
+    }
+
+    #[test]
+    fn refusals_name_a_byte_or_a_pointer() {
+        assert_eq!(told("{\n\"capability\": }", "")["at"], 16);
+        let refused = told(r#"{"capability": "measure", "when": "tomorrow"}"#, "");
+        assert_eq!(refused["at"], "/when");
+        assert_eq!(told("\u{0}", "")["at"], 0);
+    }
+
+    #[test]
+    fn lines_are_inputs_if_whole_they_are_none() {
+        let count = |text: &str| inputs(text.as_bytes().to_vec()).len();
+        assert_eq!(count(CAPABILITY), 1, "one message on several lines");
+        assert_eq!(count("{\"a\": 1}\nrubbish\n\n{\"b\": 2}\n"), 3);
+        assert_eq!(count("rubbish\non two lines"), 1);
+    }
+}

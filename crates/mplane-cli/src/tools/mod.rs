@@ -1,0 +1,28 @@
+//! Small tools of `mplane`: they look at messages, temporal scopes and registries without
+//! talking to anyone.
+
+mod check;
+mod registry;
+mod when;
+
+use std::io;
+
+use clap::ValueEnum;
+
+pub use check::CheckArgs;
+pub use registry::RegistryCommand;
+pub use when::WhenArgs;
+
+/// How a tool prints what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// A JSON object for each input, a line each.
+    Json,
+}
+
+/// Standard input that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read standard input")]
+struct ReadInputError(#[source] io::Error);
