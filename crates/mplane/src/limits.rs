@@ -61,3 +61,7 @@ pub const QUOTE_BYTES: usize = 60;
 /// to stop, in seconds: replies to the last packets are on the way. Services know how long
 /// their scope lasts and measure nothing beyond it.
 pub const SCOPE_GRACE_S: i64 = 2;
+
+/// Results that a repeated measurement keeps, the oldest go first. One a minute makes a
+/// week.
+pub const REPEAT_RESULTS: usize = 10_080;

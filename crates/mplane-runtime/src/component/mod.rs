@@ -154,7 +154,7 @@ impl Component {
     fn ended_with(self: &Arc<Self>, job: JobId, outcome: Outcome) {
         let mut state = self.state();
         state.running.remove(&job);
-        state.exchange.job_ended(job, outcome);
+        state.exchange.job_ended(job, outcome, Timestamp::now());
         self.carry_out(&mut state);
     }
 }

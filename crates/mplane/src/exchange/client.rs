@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::access::Identity;
 use crate::message::{
     Capability, Envelope, Exception, Message, Receipt, Redemption, ResultStatement,
-    SetParameterError, Specification,
+    ScopeMismatch, SetParameterError, Specification,
 };
 use crate::token::Token;
 use crate::when::When;
@@ -160,10 +160,7 @@ impl ClientExchange {
     ) -> Result<Measurement, SpecifyError> {
         let (peer, capability) = self.capability(token_or_label)?;
         if !when.lies_within(capability.when(), now) {
-            return Err(SpecifyError::Scope {
-                when: when.to_string(),
-                capability: capability.when().to_string(),
-            });
+            return Err(SpecifyError::Scope(ScopeMismatch::of(&when, capability.when())));
         }
         let mut specification = Specification::of(capability);
         specification.set_when(when);
@@ -242,13 +239,6 @@ pub enum SpecifyError {
     #[error("no value is given for {0}")]
     Missing(String),
     /// A scope the capability does not offer.
-    #[error(
-        "the temporal scope {when} does not lie within the capability's, {capability}"
-    )]
-    Scope {
-        /// The scope asked for.
-        when: String,
-        /// The scope offered.
-        capability: String,
-    },
+    #[error("the temporal scope {0}")]
+    Scope(ScopeMismatch),
 }

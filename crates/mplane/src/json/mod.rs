@@ -83,7 +83,7 @@ mod tests {
                 r#"{"result": "measure", "when": "2026-06-01", "results": ["packets.lost"],
                     "resultvalues": [[-1]]}"#,
                 "at /resultvalues: row 0, column packets.lost: \"-1\" is not of type \
-                 natural: naturals are not negative at line 1 column 4",
+                 natural: naturals are not negative at line 1 column 5",
             ),
         ] {
             assert_eq!(read(input).unwrap_err(), message, "{input}");

@@ -27,7 +27,7 @@ pub use envelope::Envelope;
 pub use exception::Exception;
 pub use notification::{Interrupt, Notification, Receipt, Redemption, Withdrawal};
 pub use result::ResultStatement;
-pub use specification::{Refusal, SetParameterError, Specification};
+pub use specification::{Refusal, ScopeMismatch, SetParameterError, Specification};
 pub use statement::{BuildError, Parameter, Statement};
 pub use table::{Cells, Column, Row, Table};
 

@@ -2,12 +2,14 @@
 
 use std::fmt::{self, Display};
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{Capability, Statement};
 use crate::primitive::{NO_VALUE, ParseValueError, Value};
 use crate::token::{self, Token};
+use crate::when::{When, display_duration};
 
 /// What a component is to do: a capability with its parameters filled in.
 ///
@@ -108,7 +110,10 @@ impl Specification {
             }
         }
         if !self.when().follows(capability.when(), now) {
-            return Err(Refusal::Scope(capability.when().to_string()));
+            return Err(Refusal::Scope(ScopeMismatch::of(
+                self.when(),
+                capability.when(),
+            )));
         }
         Ok(())
     }
@@ -199,6 +204,40 @@ pub enum Refusal {
         constraint: String,
     },
     /// Another temporal scope.
-    #[error("its temporal scope does not follow the capability's, {0}")]
-    Scope(String),
+    #[error("its temporal scope {0}")]
+    Scope(ScopeMismatch),
+}
+
+/// Two temporal scopes of which one does not follow the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeMismatch {
+    asked: String,
+    offered: String,
+    missed_period: Option<Duration>,
+}
+
+impl ScopeMismatch {
+    /// Describes how the scope asked for misses the one offered.
+    pub(crate) fn of(asked: &When, offered: &When) -> Self {
+        Self {
+            asked: asked.to_string(),
+            offered: offered.to_string(),
+            missed_period: asked.missed_period(offered),
+        }
+    }
+}
+
+impl Display for ScopeMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, offered, missed_period } = self;
+        write!(f, "{asked} does not follow the capability's, {offered}")?;
+        if let Some(period) = missed_period {
+            let period = display_duration(*period);
+            write!(
+                f,
+                "; it needs a period of at least {period}, as in now + 30s / {period}"
+            )?;
+        }
+        Ok(())
+    }
 }

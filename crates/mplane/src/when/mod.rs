@@ -41,7 +41,7 @@ pub use self::duration::{
     INFINITE, ParseDurationError, display_duration, is_fractional, parse_duration,
 };
 pub use self::instant::{Instant, ParseInstantError, display_timestamp};
-pub use self::occurrences::Occurrences;
+pub use self::occurrences::{Occurrence, Occurrences};
 pub use self::parse::ParseWhenError;
 
 /// A temporal scope.
@@ -432,6 +432,12 @@ impl When {
     fn is_empty(&self, now: Timestamp) -> bool {
         let Bounds { start, end } = self.bounds(now);
         start.zip(end).is_some_and(|(start, end)| end < start)
+    }
+
+    /// Returns the shortest period that a capability allows, if that is what keeps this
+    /// scope from following it: its samples are closer, or it does not say how close.
+    pub fn missed_period(&self, capability: &Self) -> Option<Duration> {
+        capability.period().filter(|_| !self.keeps_period_of(capability))
     }
 
     /// Returns whether the samples are at least a capability's period apart.

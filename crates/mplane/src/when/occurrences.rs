@@ -14,6 +14,17 @@ use jiff::Timestamp;
 
 use super::{Bounds, Extent, Instant, Rhythm, When, instant};
 
+/// One measurement of a repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    /// When it starts, UTC.
+    pub due: Timestamp,
+    /// The scope of the measurement, with an absolute start.
+    pub scope: When,
+    /// From when on to look for the one that follows; `None` if there can be none.
+    pub following: Option<Timestamp>,
+}
+
 /// The measurements of a repeat in order, as scopes with an absolute start.
 ///
 /// There may be very many: bound them with the time up to which they are needed.
@@ -43,24 +54,41 @@ impl Iterator for Occurrences<'_> {
     fn next(&mut self) -> Option<When> {
         // Nothing follows unless a next time is found and put back.
         let from = self.from.take()?;
-        let (due, step) = match &self.when.rhythm {
-            Rhythm::Once { .. } => return None,
-            Rhythm::Every { period, .. } => (from, *period),
-            Rhythm::Cron { crontab, .. } => {
-                (crontab.first_from(from)?, Duration::from_secs(1))
-            }
-        };
-        if self.end.is_some_and(|end| due > end) {
-            return None;
-        }
-        self.from = instant::checked_after(due, step);
-        Some(self.when.measurement_at(due))
+        let Occurrence { due, following, scope } =
+            self.when.occurrence(from, self.end)?;
+        self.from = following;
+        debug_assert!(due >= from, "time goes on");
+        Some(scope)
     }
 }
 
 impl std::iter::FusedIterator for Occurrences<'_> {}
 
 impl When {
+    /// Returns the first occurrence of a repeat with absolute ends at or after `from`:
+    /// for a period, `from` is itself one. `None` if the repeat is over, or is none.
+    ///
+    /// State machines keep [`Occurrence::following`] instead of an iterator.
+    pub fn next_occurrence(&self, from: Timestamp) -> Option<Occurrence> {
+        self.occurrence(from, self.bounds(from).end)
+    }
+
+    /// Returns the first occurrence from a time on, up to an end.
+    fn occurrence(&self, from: Timestamp, end: Option<Timestamp>) -> Option<Occurrence> {
+        let (due, step) = match &self.rhythm {
+            Rhythm::Once { .. } => return None,
+            Rhythm::Every { period, .. } => (from, *period),
+            Rhythm::Cron { crontab, .. } => {
+                (crontab.first_from(from)?, Duration::from_secs(1))
+            }
+        };
+        if end.is_some_and(|end| due > end) {
+            return None;
+        }
+        let following = instant::checked_after(due, step);
+        Some(Occurrence { due, scope: self.measurement_at(due), following })
+    }
+
     /// Returns the scope of the measurement of a repeat that starts at an instant.
     fn measurement_at(&self, due: Timestamp) -> Self {
         match self.inner() {

@@ -1,5 +1,9 @@
 //! A component: capabilities offered, specifications accepted, results kept.
 
+mod repetition;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -15,6 +19,8 @@ use crate::primitive::Value;
 use crate::registry::Element;
 use crate::token::Token;
 use crate::when::When;
+
+use repetition::Repetition;
 
 /// How long after the end of its scope a service may still run.
 const SCOPE_GRACE: SignedDuration = SignedDuration::from_secs(limits::SCOPE_GRACE_S);
@@ -59,6 +65,8 @@ struct Job {
     end: Option<Timestamp>,
     /// When it is next looked at, UTC: to start it, or to stop it if it does not end.
     deadline: Option<Timestamp>,
+    /// The repeated job of which this is one measurement.
+    parent: Option<JobId>,
 }
 
 /// How far a job is.
@@ -68,6 +76,8 @@ enum JobState {
     Waiting,
     /// Its service runs.
     Running,
+    /// Its measurements start one after the other, as jobs of their own.
+    Repeating(Box<Repetition>),
     /// Its result or exception is there.
     Finished(Box<Message>),
 }
@@ -165,13 +175,15 @@ impl ComponentExchange {
             Message::Specification(specification) => {
                 self.accept(from, specification, fresh, now)
             }
-            Message::Redemption(redemption) => self.state_of(from, redemption.token()),
+            Message::Redemption(redemption) => {
+                self.state_of(from, redemption.token(), now)
+            }
             Message::Interrupt(interrupt) => {
                 let token = interrupt.token();
                 if let Some(job) = self.by_token.get(&(from.clone(), token.clone())) {
                     self.stop(*job, now);
                 }
-                self.state_of(from, token)
+                self.state_of(from, token, now)
             }
             other => Reply::exception(
                 Some(other.token().unwrap_or(fresh)),
@@ -185,8 +197,8 @@ impl ComponentExchange {
     }
 
     /// Takes note of what became of a job.
-    pub fn job_ended(&mut self, id: JobId, outcome: Outcome) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+    pub fn job_ended(&mut self, id: JobId, outcome: Outcome, now: Timestamp) {
+        let Some(job) = self.jobs.get(&id) else { return };
         if matches!(job.state, JobState::Finished(_)) {
             return;
         }
@@ -204,6 +216,20 @@ impl ComponentExchange {
                 result.into()
             }
         };
+        match job.parent {
+            None => self.finish(id, message),
+            Some(parent) => {
+                self.forget(id);
+                let Some(repetition) = self.repetition(parent) else { return };
+                repetition.ended(id, message);
+                self.conclude_if_over(parent, now);
+            }
+        }
+    }
+
+    /// Keeps the result or exception of a job, and has it delivered.
+    fn finish(&mut self, id: JobId, message: Message) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
         job.state = JobState::Finished(Box::new(message.clone()));
         if let Some(deadline) = job.deadline.take() {
             self.deadlines.remove(&(deadline, id));
@@ -245,6 +271,7 @@ impl ComponentExchange {
                 Some(JobState::Running) => {
                     self.actions.push_back(Action::Stop { job: id });
                 }
+                Some(JobState::Repeating(_)) => self.repeat(id, now),
                 Some(JobState::Finished(_)) | None => {}
             }
         }
@@ -270,19 +297,13 @@ impl ComponentExchange {
             None => fresh,
         };
         if self.by_token.contains_key(&(from.clone(), token.clone())) {
-            return self.state_of(from, &token);
+            return self.state_of(from, &token, now);
         }
         specification.set_token(Some(token.clone()));
         let service = match self.service_for(&specification, now) {
             Ok(service) => service,
             Err(reason) => return Reply::exception(Some(token), reason),
         };
-        if specification.when().is_repeated() {
-            return Reply::exception(
-                Some(token),
-                "this component runs no repeated scopes; send a simple one",
-            );
-        }
         let Some(delays) = specification.when().delays(now) else {
             return Reply::exception(
                 Some(token),
@@ -302,25 +323,30 @@ impl ComponentExchange {
                 ),
             );
         }
-        self.last_job += 1;
-        let id = JobId(self.last_job);
-        let start = now.checked_add(delays.start).ok();
+        let state = match Repetition::of(&specification, now) {
+            Some(repetition) => JobState::Repeating(Box::new(repetition)),
+            None => JobState::Waiting,
+        };
+        let is_repeating = matches!(state, JobState::Repeating(_));
         let job = Job {
             owner: from.clone(),
             specification,
             service,
-            state: JobState::Waiting,
+            state,
             end: delays.end.and_then(|delay| now.checked_add(delay).ok()),
-            deadline: start,
+            deadline: None,
+            parent: None,
         };
+        let id = self.add(job);
         self.by_token.insert((from.clone(), token.clone()), id);
-        self.jobs.insert(id, job);
-        if delays.start.is_zero() {
+        if is_repeating {
+            self.repeat(id, now);
+        } else if delays.start.is_zero() {
             self.start(id, now);
         } else {
-            self.deadlines.extend(start.map(|start| (start, id)));
+            self.look_again(id, now.checked_add(delays.start).ok());
         }
-        self.state_of(from, &token)
+        self.state_of(from, &token, now)
     }
 
     /// Finds the service for a specification: one with the capability that its label
@@ -356,20 +382,95 @@ impl ComponentExchange {
         Err(refusal)
     }
 
+    /// Adds a job.
+    fn add(&mut self, job: Job) -> JobId {
+        self.last_job += 1;
+        let id = JobId(self.last_job);
+        self.jobs.insert(id, job);
+        id
+    }
+
+    /// Sets when a job is next looked at.
+    fn look_again(&mut self, id: JobId, deadline: Option<Timestamp>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Some(before) = std::mem::replace(&mut job.deadline, deadline) {
+            self.deadlines.remove(&(before, id));
+        }
+        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
+    }
+
+    /// Returns the repetition of a repeated job.
+    fn repetition(&mut self, id: JobId) -> Option<&mut Repetition> {
+        match &mut self.jobs.get_mut(&id)?.state {
+            JobState::Repeating(repetition) => Some(repetition),
+            _ => None,
+        }
+    }
+
+    /// Starts the measurements of a repeated job that are due, and looks again when the
+    /// next one is.
+    fn repeat(&mut self, id: JobId, now: Timestamp) {
+        while let Some(repetition) = self.repetition(id)
+            && let Some(scope) = repetition.take_due(now)
+        {
+            if self.jobs.len() >= limits::JOBS {
+                // What the component has no room for is reported, not forgotten.
+                let word = "not started: this component holds as many jobs as it takes";
+                let Some(job) = self.jobs.get(&id) else { return };
+                let token = Some(job.specification.token());
+                if let Some(repetition) = self.repetition(id) {
+                    repetition.keep(Exception::new(token, word).into());
+                }
+                continue;
+            }
+            let Some(job) = self.jobs.get(&id) else { return };
+            let mut specification = job.specification.clone();
+            let end = scope.bounds(now).end;
+            specification.set_when(scope);
+            let measurement = Job {
+                owner: job.owner.clone(),
+                specification,
+                service: job.service,
+                state: JobState::Waiting,
+                end,
+                deadline: None,
+                parent: Some(id),
+            };
+            let measurement = self.add(measurement);
+            if let Some(repetition) = self.repetition(id) {
+                repetition.started(measurement);
+            }
+            self.start(measurement, now);
+        }
+        let next = self.repetition(id).and_then(|repetition| repetition.next_due());
+        self.look_again(id, next);
+        self.conclude_if_over(id, now);
+    }
+
+    /// Ends a repeated job when nothing runs any more and nothing follows.
+    fn conclude_if_over(&mut self, id: JobId, now: Timestamp) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let JobState::Repeating(repetition) = &job.state else { return };
+        if repetition.is_over() {
+            let message = repetition.conclusion(&job.specification, now);
+            self.finish(id, message);
+        }
+    }
+
     /// Starts a job's service.
     fn start(&mut self, id: JobId, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.state = JobState::Running;
         let duration =
             job.end.map(|end| end.duration_since(now).try_into().unwrap_or_default());
-        job.deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
-        self.deadlines.extend(job.deadline.map(|deadline| (deadline, id)));
+        let deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
         self.actions.push_back(Action::Start {
             job: id,
             service: job.service,
             specification: Box::new(job.specification.clone()),
             duration,
         });
+        self.look_again(id, deadline);
     }
 
     /// Stops a job: one that runs reports what it has, one that waits has nothing.
@@ -383,14 +484,22 @@ impl ComponentExchange {
                     table: Table::new(job.specification.columns()),
                     metadata: Vec::new(),
                 };
-                self.job_ended(id, outcome);
+                self.job_ended(id, outcome, now);
+            }
+            JobState::Repeating(_) => {
+                let Some(repetition) = self.repetition(id) else { return };
+                for running in repetition.stop() {
+                    self.actions.push_back(Action::Stop { job: running });
+                }
+                self.look_again(id, None);
+                self.conclude_if_over(id, now);
             }
             JobState::Finished(_) => {}
         }
     }
 
-    /// Answers with what there is: the result, or a receipt.
-    fn state_of(&self, from: &Identity, token: &Token) -> Reply {
+    /// Answers with what there is: the result, the results so far, or a receipt.
+    fn state_of(&self, from: &Identity, token: &Token, now: Timestamp) -> Reply {
         let job = self
             .by_token
             .get(&(from.clone(), token.clone()))
@@ -403,16 +512,30 @@ impl ComponentExchange {
             Some((_, Job { state: JobState::Finished(message), .. })) => {
                 Reply::finally(Message::clone(message))
             }
-            Some((id, job)) => Reply {
-                message: Receipt::of(&job.specification).into(),
-                pending: Some(*id),
-            },
+            Some((id, job)) => {
+                let so_far = match &job.state {
+                    JobState::Repeating(repetition) => {
+                        repetition.so_far(&job.specification, now)
+                    }
+                    _ => None,
+                };
+                let message = match so_far {
+                    Some(results) => results.into(),
+                    None => Receipt::of(&job.specification).into(),
+                };
+                Reply { message, pending: Some(*id) }
+            }
         }
     }
 
-    /// Forgets a finished job.
+    /// Forgets a job that has ended.
     fn forget(&mut self, id: JobId) {
-        if let Some(job) = self.jobs.remove(&id) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if let Some(deadline) = job.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        // The measurements of a repeat have the token of the whole.
+        if job.parent.is_none() {
             self.by_token.remove(&(job.owner, job.specification.token()));
         }
     }
@@ -427,217 +550,5 @@ pub fn without_serial(label: &str) -> &str {
             name
         }
         _ => label,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{Interrupt, Redemption, Statement};
-    use crate::registry::Registries;
-
-    fn time(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    const NOON: &str = "2026-06-01T12:00:00Z";
-
-    fn client(name: &str) -> Identity {
-        Identity::new(["Demo", "Clients", name].map(Into::into), Some("Clients"))
-    }
-
-    fn fresh(number: u8) -> Token {
-        Token::from_random([number; 16])
-    }
-
-    fn component() -> (ComponentExchange, Specification) {
-        let registries = Registries::embedded();
-        let statement = Statement::measure("now ... future / 1s".parse().unwrap())
-            .labelled("ping-detail-ip4")
-            .parameter(&registries, "source.ip4", "127.0.0.1")
-            .and_then(|s| s.parameter(&registries, "destination.ip4", "*"))
-            .and_then(|s| s.column(&registries, "time"))
-            .and_then(|s| s.column(&registries, "delay.twoway.icmp.us"))
-            .unwrap();
-        let capability = Capability::new(statement);
-        let mut specification = Specification::of(&capability);
-        specification.set_parameter("destination.ip4", "127.0.0.1").unwrap();
-        specification.set_label(Some("ping-detail-ip4-0".into()));
-        let mut component = ComponentExchange::default();
-        component.offer(capability);
-        (component, specification)
-    }
-
-    fn measured(specification: &Specification) -> Outcome {
-        let mut table = Table::new(specification.columns());
-        table.push([None, Some(Value::Natural(42))]);
-        let when = When::between(time(NOON), time("2026-06-01T12:00:05Z"));
-        Outcome::Measured { when, table, metadata: Vec::new() }
-    }
-
-    #[test]
-    fn runs_an_immediate_specification_and_keeps_its_result() {
-        let (mut component, mut specification) = component();
-        specification.set_when("now + 5s / 1s".parse().unwrap());
-        let now = time(NOON);
-        let me = client("a");
-        let reply = component.handle(&me, specification.clone().into(), fresh(1), now);
-        assert!(matches!(reply.message, Message::Receipt(_)));
-        let job = reply.pending.unwrap();
-        let Some(Action::Start { duration, .. }) = component.poll_action() else {
-            panic!("it starts at once");
-        };
-        assert_eq!(duration, Some(Duration::from_secs(5)));
-        assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:00:07Z")));
-        component.job_ended(job, measured(&specification));
-        assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
-        assert_eq!(component.poll_timeout(), None);
-        for _ in 0..2 {
-            let redemption = Redemption::token_only("measure", fresh(1));
-            let reply = component.handle(&me, redemption.into(), fresh(9), now);
-            let Message::Result(result) = reply.message else { panic!("it is there") };
-            assert_eq!(result.table().rows(), 1);
-            assert_eq!(result.token(), fresh(1));
-        }
-    }
-
-    #[test]
-    fn starts_later_and_stops_what_does_not_end_with_its_scope() {
-        let (mut component, mut specification) = component();
-        specification.set_when(
-            "2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s".parse().unwrap(),
-        );
-        component.handle(&client("a"), specification.into(), fresh(1), time(NOON));
-        assert!(component.poll_action().is_none());
-        let start = component.poll_timeout().unwrap();
-        assert_eq!(start, time("2026-06-01T13:00:00Z"));
-        component.handle_timeout(start);
-        assert!(matches!(component.poll_action(), Some(Action::Start { .. })));
-        let end = component.poll_timeout().unwrap();
-        assert_eq!(end, time("2026-06-01T14:00:02Z"));
-        component.handle_timeout(end);
-        assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
-        assert!(component.poll_timeout().is_none());
-    }
-
-    #[test]
-    fn a_definite_specification_sent_twice_runs_once() {
-        let (mut component, mut specification) = component();
-        specification.set_when(
-            "2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s".parse().unwrap(),
-        );
-        let me = client("a");
-        for number in [1, 2] {
-            let message = specification.clone().into();
-            component.handle(&me, message, fresh(number), time(NOON));
-        }
-        assert_eq!(component.active_jobs(), 1);
-        component.handle(&client("b"), specification.into(), fresh(3), time(NOON));
-        assert_eq!(component.active_jobs(), 2, "tokens are names between two peers");
-    }
-
-    #[test]
-    fn an_indefinite_specification_sent_twice_runs_twice() {
-        let (mut component, mut specification) = component();
-        specification.set_when("now + 5s / 1s".parse().unwrap());
-        for number in [1, 2] {
-            let message = specification.clone().into();
-            component.handle(&client("a"), message, fresh(number), time(NOON));
-        }
-        assert_eq!(component.active_jobs(), 2);
-    }
-
-    #[test]
-    fn others_can_neither_redeem_nor_interrupt() {
-        let (mut component, mut specification) = component();
-        specification.set_when("now + 5s / 1s".parse().unwrap());
-        specification.set_token(Some(fresh(1)));
-        component.handle(&client("a"), specification.into(), fresh(2), time(NOON));
-        component.poll_action();
-        let thief = client("b");
-        for message in [
-            Message::from(Redemption::token_only("measure", fresh(1))),
-            Interrupt::token_only("measure", fresh(1)).into(),
-        ] {
-            let reply = component.handle(&thief, message, fresh(3), time(NOON));
-            assert!(matches!(reply.message, Message::Exception(_)));
-            assert!(component.poll_action().is_none());
-        }
-    }
-
-    #[test]
-    fn an_interrupt_stops_what_runs_and_ends_what_waits() {
-        let (mut component, mut specification) = component();
-        let me = client("a");
-        specification.set_when("now ... future / 1s".parse().unwrap());
-        component.handle(&me, specification.clone().into(), fresh(1), time(NOON));
-        component.poll_action();
-        let interrupt = Interrupt::token_only("measure", fresh(1));
-        component.handle(&me, interrupt.into(), fresh(9), time(NOON));
-        assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
-
-        specification.set_when("2026-06-01 13:00:00 + 1h / 1s".parse().unwrap());
-        specification.set_token(Some(fresh(2)));
-        component.handle(&me, specification.into(), fresh(9), time(NOON));
-        let interrupt = Interrupt::token_only("measure", fresh(2));
-        let reply = component.handle(&me, interrupt.into(), fresh(9), time(NOON));
-        let Message::Result(result) = reply.message else { panic!("it has ended") };
-        assert_eq!(result.table().rows(), 0);
-        assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
-        assert_eq!(component.poll_timeout(), None);
-    }
-
-    #[test]
-    fn refusals_name_the_reason() {
-        let (mut component, specification) = component();
-        let mut refused = |change: &dyn Fn(&mut Specification)| {
-            let mut specification = specification.clone();
-            change(&mut specification);
-            let reply = component.handle(
-                &client("a"),
-                specification.into(),
-                fresh(7),
-                time(NOON),
-            );
-            let Message::Exception(exception) = reply.message else {
-                panic!("it is refused");
-            };
-            assert!(exception.token().is_some());
-            exception.message().to_owned()
-        };
-        assert_eq!(
-            refused(&|s| s.set_when("2020-01-01 + 5s / 1s".parse().unwrap())),
-            "the specification does not fulfil capability ping-detail-ip4: its temporal \
-             scope does not follow the capability's, now ... future / 1s"
-        );
-        assert_eq!(
-            refused(&|s| s.set_when(
-                "repeat now ... future / 1h { now + 5s / 1s }".parse().unwrap()
-            )),
-            "this component runs no repeated scopes; send a simple one"
-        );
-        assert_eq!(
-            refused(&|s| *s = Specification::new(Statement::measure(When::now()))),
-            "no capability of this component has these parameters and result columns"
-        );
-    }
-
-    #[test]
-    fn finished_jobs_are_bounded() {
-        let (mut component, mut specification) = component();
-        specification.set_when("now + 5s / 1s".parse().unwrap());
-        for number in 0..=limits::FINISHED_JOBS {
-            specification.set_token(Some(number.to_string().parse().unwrap()));
-            let reply = component.handle(
-                &client("a"),
-                specification.clone().into(),
-                fresh(1),
-                time(NOON),
-            );
-            component.job_ended(reply.pending.unwrap(), measured(&specification));
-        }
-        assert_eq!(component.jobs.len(), limits::FINISHED_JOBS);
-        assert_eq!(component.by_token.len(), limits::FINISHED_JOBS);
-        assert_eq!(component.active_jobs(), 0);
     }
 }

@@ -1,0 +1,128 @@
+//! A repeated job: which measurement comes next, and what the earlier ones have yielded.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+
+use super::{JobId, SCOPE_GRACE};
+use crate::limits;
+use crate::message::{Envelope, Exception, Message, Specification};
+use crate::when::{Occurrence, When};
+
+/// The state of a repeated job.
+#[derive(Debug)]
+pub(super) struct Repetition {
+    /// The outer scope, with absolute ends where it has ends.
+    outer: When,
+    next: Option<Occurrence>,
+    running: BTreeSet<JobId>,
+    /// Results and exceptions, the oldest first.
+    kept: VecDeque<Message>,
+}
+
+impl Repetition {
+    /// Makes the state of a specification that was accepted now; `None` if its scope is
+    /// not repeated.
+    pub(super) fn of(specification: &Specification, now: Timestamp) -> Option<Self> {
+        if !specification.when().is_repeated() {
+            return None;
+        }
+        let outer = specification.when().resolve(now);
+        let start = outer.bounds(now).start.map_or(now, |start| start.max(now));
+        let next = outer.next_occurrence(start);
+        Some(Self { outer, next, running: BTreeSet::new(), kept: VecDeque::new() })
+    }
+
+    /// Returns when the next measurement starts.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.next.as_ref().map(|next| next.due)
+    }
+
+    /// Takes the scope of the measurement that is due. If several are, because nobody
+    /// looked for so long, it is the last of them, and none if that is over too: what was
+    /// missed cannot be measured any more.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> Option<When> {
+        self.next.as_ref().filter(|next| next.due <= now)?;
+        let mut due = self.next.take()?;
+        loop {
+            let next = due.following.and_then(|from| self.outer.next_occurrence(from));
+            match next {
+                Some(later) if later.due <= now => due = later,
+                next => {
+                    self.next = next;
+                    let end = due.scope.bounds(now).end;
+                    let limit = end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
+                    return limit.is_none_or(|limit| now <= limit).then_some(due.scope);
+                }
+            }
+        }
+    }
+
+    /// Takes note that a measurement runs.
+    pub(super) fn started(&mut self, measurement: JobId) {
+        self.running.insert(measurement);
+    }
+
+    /// Takes note of what a measurement has yielded.
+    pub(super) fn ended(&mut self, measurement: JobId, message: Message) {
+        self.running.remove(&measurement);
+        self.keep(message);
+    }
+
+    /// Keeps a result or exception; the oldest goes when there are too many.
+    pub(super) fn keep(&mut self, message: Message) {
+        if self.kept.len() == limits::REPEAT_RESULTS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(message);
+    }
+
+    /// Starts nothing any more; returns what runs and is to be stopped.
+    pub(super) fn stop(&mut self) -> Vec<JobId> {
+        self.next = None;
+        self.running.iter().copied().collect()
+    }
+
+    /// Says whether nothing runs and nothing follows.
+    pub(super) fn is_over(&self) -> bool {
+        self.next.is_none() && self.running.is_empty()
+    }
+
+    /// Returns the results so far; `None` if there are none.
+    pub(super) fn so_far(
+        &self,
+        specification: &Specification,
+        now: Timestamp,
+    ) -> Option<Envelope> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        let mut envelope = Envelope::of(self.kept.iter().cloned().collect());
+        envelope = envelope.with_content("result");
+        envelope.set_token(Some(specification.token()));
+        envelope.set_label(specification.label().map(ToOwned::to_owned));
+        // Reference peers need a scope with absolute ends.
+        let bounds = self.outer.bounds(now);
+        let scope = When::between(bounds.start.unwrap_or(now), bounds.end.unwrap_or(now));
+        envelope.set_when(Some(scope.with_period(self.outer.period())));
+        Some(envelope)
+    }
+
+    /// Returns what came of all of it: the results, or an exception if there are none.
+    pub(super) fn conclusion(
+        &self,
+        specification: &Specification,
+        now: Timestamp,
+    ) -> Message {
+        let has_result = self.kept.iter().any(|kept| matches!(kept, Message::Result(_)));
+        match (self.kept.back(), self.so_far(specification, now)) {
+            (Some(_), Some(envelope)) if has_result => envelope.into(),
+            (Some(failure), _) => failure.clone(),
+            (None, _) => Exception::new(
+                Some(specification.token()),
+                "the repeat ended before its first measurement",
+            )
+            .into(),
+        }
+    }
+}

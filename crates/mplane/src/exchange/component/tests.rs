@@ -1,0 +1,332 @@
+//! The component with a clock of its own.
+
+use super::*;
+use crate::message::{Interrupt, Redemption, Statement};
+use crate::registry::Registries;
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+const NOON: &str = "2026-06-01T12:00:00Z";
+
+fn client(name: &str) -> Identity {
+    Identity::new(["Demo", "Clients", name].map(Into::into), Some("Clients"))
+}
+
+fn fresh(number: u8) -> Token {
+    Token::from_random([number; 16])
+}
+
+fn component() -> (ComponentExchange, Specification) {
+    let registries = Registries::embedded();
+    let statement = Statement::measure("now ... future / 1s".parse().unwrap())
+        .labelled("ping-detail-ip4")
+        .parameter(&registries, "source.ip4", "127.0.0.1")
+        .and_then(|s| s.parameter(&registries, "destination.ip4", "*"))
+        .and_then(|s| s.column(&registries, "time"))
+        .and_then(|s| s.column(&registries, "delay.twoway.icmp.us"))
+        .unwrap();
+    let capability = Capability::new(statement);
+    let mut specification = Specification::of(&capability);
+    specification.set_parameter("destination.ip4", "127.0.0.1").unwrap();
+    specification.set_label(Some("ping-detail-ip4-0".into()));
+    let mut component = ComponentExchange::default();
+    component.offer(capability);
+    (component, specification)
+}
+
+fn measured(specification: &Specification) -> Outcome {
+    let mut table = Table::new(specification.columns());
+    table.push([None, Some(Value::Natural(42))]);
+    let when = When::between(time(NOON), time("2026-06-01T12:00:05Z"));
+    Outcome::Measured { when, table, metadata: Vec::new() }
+}
+
+#[test]
+fn runs_an_immediate_specification_and_keeps_its_result() {
+    let (mut component, mut specification) = component();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    let now = time(NOON);
+    let me = client("a");
+    let reply = component.handle(&me, specification.clone().into(), fresh(1), now);
+    assert!(matches!(reply.message, Message::Receipt(_)));
+    let job = reply.pending.unwrap();
+    let Some(Action::Start { duration, .. }) = component.poll_action() else {
+        panic!("it starts at once");
+    };
+    assert_eq!(duration, Some(Duration::from_secs(5)));
+    assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:00:07Z")));
+    component.job_ended(job, measured(&specification), now);
+    assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
+    assert_eq!(component.poll_timeout(), None);
+    for _ in 0..2 {
+        let redemption = Redemption::token_only("measure", fresh(1));
+        let reply = component.handle(&me, redemption.into(), fresh(9), now);
+        let Message::Result(result) = reply.message else { panic!("it is there") };
+        assert_eq!(result.table().rows(), 1);
+        assert_eq!(result.token(), fresh(1));
+    }
+}
+
+#[test]
+fn starts_later_and_stops_what_does_not_end_with_its_scope() {
+    let (mut component, mut specification) = component();
+    specification
+        .set_when("2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s".parse().unwrap());
+    component.handle(&client("a"), specification.into(), fresh(1), time(NOON));
+    assert!(component.poll_action().is_none());
+    let start = component.poll_timeout().unwrap();
+    assert_eq!(start, time("2026-06-01T13:00:00Z"));
+    component.handle_timeout(start);
+    assert!(matches!(component.poll_action(), Some(Action::Start { .. })));
+    let end = component.poll_timeout().unwrap();
+    assert_eq!(end, time("2026-06-01T14:00:02Z"));
+    component.handle_timeout(end);
+    assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
+    assert!(component.poll_timeout().is_none());
+}
+
+#[test]
+fn a_definite_specification_sent_twice_runs_once() {
+    let (mut component, mut specification) = component();
+    specification
+        .set_when("2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s".parse().unwrap());
+    let me = client("a");
+    for number in [1, 2] {
+        let message = specification.clone().into();
+        component.handle(&me, message, fresh(number), time(NOON));
+    }
+    assert_eq!(component.active_jobs(), 1);
+    component.handle(&client("b"), specification.into(), fresh(3), time(NOON));
+    assert_eq!(component.active_jobs(), 2, "tokens are names between two peers");
+}
+
+#[test]
+fn an_indefinite_specification_sent_twice_runs_twice() {
+    let (mut component, mut specification) = component();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    for number in [1, 2] {
+        let message = specification.clone().into();
+        component.handle(&client("a"), message, fresh(number), time(NOON));
+    }
+    assert_eq!(component.active_jobs(), 2);
+}
+
+#[test]
+fn others_can_neither_redeem_nor_interrupt() {
+    let (mut component, mut specification) = component();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    specification.set_token(Some(fresh(1)));
+    component.handle(&client("a"), specification.into(), fresh(2), time(NOON));
+    component.poll_action();
+    let thief = client("b");
+    for message in [
+        Message::from(Redemption::token_only("measure", fresh(1))),
+        Interrupt::token_only("measure", fresh(1)).into(),
+    ] {
+        let reply = component.handle(&thief, message, fresh(3), time(NOON));
+        assert!(matches!(reply.message, Message::Exception(_)));
+        assert!(component.poll_action().is_none());
+    }
+}
+
+#[test]
+fn an_interrupt_stops_what_runs_and_ends_what_waits() {
+    let (mut component, mut specification) = component();
+    let me = client("a");
+    specification.set_when("now ... future / 1s".parse().unwrap());
+    component.handle(&me, specification.clone().into(), fresh(1), time(NOON));
+    component.poll_action();
+    let interrupt = Interrupt::token_only("measure", fresh(1));
+    component.handle(&me, interrupt.into(), fresh(9), time(NOON));
+    assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
+
+    specification.set_when("2026-06-01 13:00:00 + 1h / 1s".parse().unwrap());
+    specification.set_token(Some(fresh(2)));
+    component.handle(&me, specification.into(), fresh(9), time(NOON));
+    let interrupt = Interrupt::token_only("measure", fresh(2));
+    let reply = component.handle(&me, interrupt.into(), fresh(9), time(NOON));
+    let Message::Result(result) = reply.message else { panic!("it has ended") };
+    assert_eq!(result.table().rows(), 0);
+    assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
+    assert_eq!(component.poll_timeout(), None);
+}
+
+#[test]
+fn refusals_name_the_reason() {
+    let (mut component, specification) = component();
+    let mut refused = |change: &dyn Fn(&mut Specification)| {
+        let mut specification = specification.clone();
+        change(&mut specification);
+        let reply =
+            component.handle(&client("a"), specification.into(), fresh(7), time(NOON));
+        let Message::Exception(exception) = reply.message else {
+            panic!("it is refused");
+        };
+        assert!(exception.token().is_some());
+        exception.message().to_owned()
+    };
+    assert_eq!(
+        refused(&|s| s.set_when("2020-01-01 + 5s / 1s".parse().unwrap())),
+        "the specification does not fulfil capability ping-detail-ip4: its temporal \
+         scope 2020-01-01 00:00:00.000000 + 5s / 1s does not follow the capability's, \
+         now ... future / 1s"
+    );
+    assert_eq!(
+        refused(&|s| s.set_when("now + 5s".parse().unwrap())),
+        "the specification does not fulfil capability ping-detail-ip4: its temporal \
+         scope now + 5s does not follow the capability's, now ... future / 1s; it needs \
+         a period of at least 1s, as in now + 30s / 1s"
+    );
+    assert_eq!(
+        refused(&|s| *s = Specification::new(Statement::measure(When::now()))),
+        "no capability of this component has these parameters and result columns"
+    );
+}
+
+#[test]
+fn finished_jobs_are_bounded() {
+    let (mut component, mut specification) = component();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    for number in 0..=limits::FINISHED_JOBS {
+        specification.set_token(Some(number.to_string().parse().unwrap()));
+        let reply = component.handle(
+            &client("a"),
+            specification.clone().into(),
+            fresh(1),
+            time(NOON),
+        );
+        component.job_ended(reply.pending.unwrap(), measured(&specification), time(NOON));
+    }
+    assert_eq!(component.jobs.len(), limits::FINISHED_JOBS);
+    assert_eq!(component.by_token.len(), limits::FINISHED_JOBS);
+    assert_eq!(component.active_jobs(), 0);
+}
+
+/// A job that starts, with its temporal scope.
+fn started(component: &mut ComponentExchange) -> (JobId, String) {
+    match component.poll_action() {
+        Some(Action::Start { job, specification, .. }) => {
+            (job, specification.when().to_string())
+        }
+        other => panic!("expected a start, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_repeat_measures_at_each_occurrence_and_returns_an_envelope() {
+    let (mut component, mut specification) = component();
+    let me = client("a");
+    specification.set_when("repeat now + 2h / 1h { now + 5s / 1s }".parse().unwrap());
+    let reply = component.handle(&me, specification.clone().into(), fresh(1), time(NOON));
+    assert!(matches!(reply.message, Message::Receipt(_)));
+    let (job, scope) = started(&mut component);
+    assert_eq!(scope, "2026-06-01 12:00:00.000000 + 5s / 1s");
+    component.job_ended(job, measured(&specification), time(NOON));
+    assert!(component.poll_action().is_none(), "results are delivered at the end");
+    let redemption = Redemption::token_only("measure", fresh(1));
+    let reply = component.handle(&me, redemption.into(), fresh(9), time(NOON));
+    let Message::Envelope(so_far) = reply.message else {
+        panic!("what was measured can be had meanwhile");
+    };
+    assert_eq!(so_far.messages().len(), 1);
+
+    for hour in [13, 14] {
+        let due = time(&format!("2026-06-01T{hour}:00:00Z"));
+        assert_eq!(component.poll_timeout(), Some(due));
+        component.handle_timeout(due);
+        let (job, scope) = started(&mut component);
+        assert_eq!(scope, format!("2026-06-01 {hour}:00:00.000000 + 5s / 1s"));
+        component.job_ended(job, measured(&specification), due);
+    }
+    assert_eq!(component.poll_timeout(), None);
+    let Some(Action::Deliver { message, .. }) = component.poll_action() else {
+        panic!("it is over");
+    };
+    let Message::Envelope(envelope) = *message else { panic!("an envelope") };
+    assert_eq!(envelope.token(), Some(&fresh(1)));
+    assert_eq!(envelope.label(), Some("ping-detail-ip4-0"));
+    assert_eq!(
+        envelope.when().unwrap().to_string(),
+        "2026-06-01 12:00:00.000000 ... 2026-06-01 14:00:00.000000 / 1h"
+    );
+    assert_eq!(envelope.messages().len(), 3);
+    assert_eq!(component.active_jobs(), 0);
+}
+
+#[test]
+fn a_repeat_runs_an_hour_every_second_without_drift() {
+    let (mut component, mut specification) = component();
+    specification.set_when("repeat now + 1h / 1s { now + 1s / 1s }".parse().unwrap());
+    component.handle(&client("a"), specification.clone().into(), fresh(1), time(NOON));
+    let mut runs = 0;
+    loop {
+        while let Some(action) = component.poll_action() {
+            if let Action::Start { job, .. } = action {
+                runs += 1;
+                component.job_ended(job, measured(&specification), time(NOON));
+            }
+        }
+        // The driver is always a little late.
+        let Some(due) = component.poll_timeout() else { break };
+        component.handle_timeout(due + Duration::from_micros(700));
+    }
+    assert_eq!(runs, 3601, "both ends included");
+}
+
+#[test]
+fn what_was_slept_through_is_not_made_up_for() {
+    let (mut component, mut specification) = component();
+    specification.set_when("repeat now + 1d / 1m { now + 5s / 1s }".parse().unwrap());
+    component.handle(&client("a"), specification.into(), fresh(1), time(NOON));
+    started(&mut component);
+    let mut starts_at = |now: &str| {
+        component.handle_timeout(time(now));
+        let mut scopes = Vec::new();
+        while let Some(action) = component.poll_action() {
+            if let Action::Start { specification, .. } = action {
+                scopes.push(specification.when().to_string());
+            }
+        }
+        scopes
+    };
+    assert_eq!(starts_at("2026-06-01T15:00:30Z"), [""; 0], "it was over at 15:00:05");
+    assert_eq!(
+        starts_at("2026-06-01T15:09:02Z"),
+        ["2026-06-01 15:09:00.000000 + 5s / 1s"],
+        "the last one is not over yet"
+    );
+}
+
+#[test]
+fn an_interrupt_ends_a_repeat_with_what_was_measured() {
+    let (mut component, mut specification) = component();
+    let me = client("a");
+    specification
+        .set_when("repeat now ... future / 1h { now + 5s / 1s }".parse().unwrap());
+    component.handle(&me, specification.clone().into(), fresh(1), time(NOON));
+    let (running, _) = started(&mut component);
+    let interrupt = Interrupt::token_only("measure", fresh(1));
+    component.handle(&me, interrupt.into(), fresh(9), time(NOON));
+    let Some(Action::Stop { job }) = component.poll_action() else {
+        panic!("what runs is stopped");
+    };
+    assert_eq!(job, running);
+    component.job_ended(job, measured(&specification), time(NOON));
+    assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
+    assert_eq!(component.poll_timeout(), None);
+}
+
+#[test]
+fn a_repeat_in_which_all_failed_is_a_failure() {
+    let (mut component, mut specification) = component();
+    specification.set_when("repeat now + 1m / 1h { now + 5s / 1s }".parse().unwrap());
+    component.handle(&client("a"), specification.into(), fresh(1), time(NOON));
+    let (job, _) = started(&mut component);
+    component.job_ended(job, Outcome::Failed("no route".into()), time(NOON));
+    let Some(Action::Deliver { message, .. }) = component.poll_action() else {
+        panic!("it is over");
+    };
+    assert_eq!(message.to_string(), format!("<Exception: {} no route>", fresh(1)));
+}
