@@ -88,6 +88,11 @@ impl Output {
     }
 }
 
+/// Counts things in words that fit.
+pub fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// Lays rows out in columns, without blanks at the ends of lines.
 pub fn table<R>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String
 where

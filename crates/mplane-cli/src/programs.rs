@@ -10,7 +10,7 @@ use mplane_probe::service::ServiceConfig;
 use mplane_runtime::client::Client;
 use mplane_runtime::component::initiator::{Initiator, initiate};
 use mplane_runtime::component::{Component, Listening};
-use mplane_runtime::config::{self, LoadConfigError};
+use mplane_runtime::config::{self, ComponentConfig, LoadConfigError};
 use mplane_runtime::http::client::HttpClient;
 use mplane_runtime::http::routes::client_routes;
 use mplane_runtime::http::server::{listen, serve};
@@ -82,15 +82,7 @@ pub async fn start_component(
     path: &Path,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
-    let section = config.component.as_ref().ok_or_else(|| no(path, "component"))?;
-    if section.initiator.is_empty() && section.listener.is_none() {
-        return Err(Told(format!(
-            "the component in {} neither registers anywhere nor listens: it needs \
-             [[component.initiator]] or [component.listener]",
-            path.display()
-        ))
-        .into());
-    }
+    let section = component_section(config, path)?;
     let credentials = Arc::new(config.tls.credentials()?);
     let registries = config.registries.load()?;
     let services = mplane_probe::service::services(&section.service, &registries).await?;
@@ -102,7 +94,12 @@ pub async fn start_component(
         Some(listener) => Some(listener.local_addr()?),
         None => None,
     };
-    info!(identity = %credentials.identity(), ?address, "offers services");
+    let identity = credentials.identity();
+    if let Some(address) = address {
+        info!(%identity, %address, "offers services");
+    } else {
+        info!(%identity, "offers services");
+    }
     let component = Component::new(services, registries, shutdown.clone());
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
@@ -153,22 +150,40 @@ pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure
     running.ended().await
 }
 
-/// Checks a configuration and the files that it names.
+/// Checks a configuration and the files that it names, as far as that goes without
+/// opening sockets.
 fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
-    let is_there = match daemon {
-        Daemon::Component => config.component.is_some(),
-        Daemon::Supervisor => config.supervisor.is_some(),
-    };
-    if !is_there {
-        let section = match daemon {
-            Daemon::Component => "component",
-            Daemon::Supervisor => "supervisor",
-        };
-        return Err(no(path, section).into());
+    match daemon {
+        Daemon::Component => {
+            component_section(config, path)?;
+        }
+        Daemon::Supervisor => {
+            config.supervisor.as_ref().ok_or_else(|| no(path, "supervisor"))?;
+        }
     }
     config.tls.credentials()?;
     config.registries.load()?;
     Ok(())
+}
+
+/// Returns the section of a component, if it makes sense.
+fn component_section<'a>(
+    config: &'a Config,
+    path: &Path,
+) -> Result<&'a ComponentConfig<ServiceConfig>, Failure> {
+    let section = config.component.as_ref().ok_or_else(|| no(path, "component"))?;
+    if section.initiator.is_empty() && section.listener.is_none() {
+        return Err(Told(format!(
+            "the component in {} neither registers anywhere nor listens: it needs \
+             [[component.initiator]] or [component.listener]",
+            path.display()
+        ))
+        .into());
+    }
+    for service in &section.service {
+        service.check()?;
+    }
+    Ok(section)
 }
 
 /// Says that a section is missing.

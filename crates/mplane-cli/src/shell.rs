@@ -16,7 +16,7 @@ use mplane_runtime::shutdown::on_signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::logging::LogArgs;
-use crate::output::{Output, table};
+use crate::output::{Output, counted, table};
 use crate::programs::{Config, make_client};
 use crate::{Failure, Told};
 
@@ -135,7 +135,7 @@ impl Shell {
             "exit" | "quit" => return Ok(Flow::Leave),
             "getcap" => {
                 let count = self.client.discover().await?;
-                output.note(format_args!("{count} capabilities"));
+                output.note(counted(count, "capability", "capabilities"));
             }
             "seturl" => self.client.set_url(argument(rest, "a URL")?.parse()?),
             "listcap" => {
@@ -262,9 +262,11 @@ impl Shell {
             known.measurement(name)
         };
         found.cloned().ok_or_else(|| {
-            Told(format!(
-                "there is no measurement {name}; listmeas lists those there are"
-            ))
+            Told(if name.is_empty() {
+                "there is no measurement yet; runcap starts one".into()
+            } else {
+                format!("there is no measurement {name}; listmeas lists those there are")
+            })
         })
     }
 }

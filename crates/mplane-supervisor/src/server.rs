@@ -316,6 +316,7 @@ impl Responder for Facing {
             let mut reply = self.handle(peer, message);
             let deadline = tokio::time::Instant::now() + wait;
             while reply.pending
+                && !wait.is_zero()
                 && let Some(token) = reply.message.token()
             {
                 tokio::select! {

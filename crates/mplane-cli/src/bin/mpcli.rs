@@ -9,7 +9,7 @@ use mplane_cli::shell::{ShellArgs, run};
 /// A shell for mPlane clients: discovers capabilities, runs them, shows results. Commands
 /// come from -c, or a line each from standard input; `help` lists them.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "mpcli", version)]
 struct Args {
     #[command(flatten)]
     shell: ShellArgs,

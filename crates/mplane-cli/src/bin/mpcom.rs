@@ -8,7 +8,7 @@ use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
 
 /// Runs an mPlane component: it measures when a client or supervisor asks it to.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "mpcom", version)]
 struct Args {
     #[command(flatten)]
     daemon: DaemonArgs,

@@ -10,7 +10,7 @@ use mplane_cli::tools::{CheckArgs, RegistryCommand, WhenArgs};
 
 /// mPlane: coordinated network measurement.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "mplane", version)]
 struct Args {
     #[command(subcommand)]
     command: Command,

@@ -9,7 +9,7 @@ use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
 /// Runs an mPlane supervisor: components register with it and fetch specifications,
 /// clients see one component that can do everything.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "mpsup", version)]
 struct Args {
     #[command(flatten)]
     daemon: DaemonArgs,

@@ -4,12 +4,12 @@
 //! component and client with the functions that their `main`s call. Every step has a name
 //! and a deadline; what fails says which step it was.
 
+mod members;
+mod plan;
 mod state;
 mod trace;
 
-use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,21 +18,18 @@ use mplane::exchange::client::{Measurement, MeasurementState};
 use mplane::message::ResultStatement;
 use mplane::primitive::Value;
 use mplane::when::When;
-use mplane_probe::packet::Family;
-use mplane_probe::service::source_towards;
-use mplane_probe::socket;
 use mplane_runtime::client::{Client, ClientError, is_settled};
 use mplane_runtime::shutdown::on_signal;
-use tokio::net::{TcpListener, lookup_host};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use self::members::{Members, SUPERVISOR_SECTION};
+use self::plan::Plan;
 use self::state::State;
 use self::trace::Trace;
 use crate::logging::LogArgs;
-use crate::output::Output;
-use crate::pki::{Authority, Issued, Role};
-use crate::programs::{Config, make_client, start_component, start_supervisor};
+use crate::output::{Output, counted};
+use crate::programs::{Config, Running, make_client, start_component, start_supervisor};
 use crate::shell::rows;
 use crate::{Failure, Told};
 
@@ -56,9 +53,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// The shortest and longest measurement.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(10);
-
-/// The organization in the demo's certificates.
-const ORGANIZATION: &str = "mplane-demo";
 
 /// The arguments of the demo.
 #[derive(Args, Clone, Debug)]
@@ -111,23 +105,36 @@ pub async fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
         shutdown: shutdown.clone(),
     };
     let ended = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(None),
         ended = demo.run() => ended,
-        () = shutdown.cancelled() => Ok(Kept::No),
     };
-    let kept = matches!(ended, Ok(Kept::Until));
-    shutdown.cancel();
-    match received.number() {
+    match (ended, received.number()) {
         // The end of a domain that was left running is no failure.
-        Some(_) if kept => Ok(()),
-        Some(number) => Err(Failure::Signal(number)),
-        None => ended.map(drop),
+        (Ok(Some(domain)), _) => {
+            shutdown.cancelled().await;
+            domain.ended().await
+        }
+        // What a signal cuts off may fail in many ways.
+        (_, Some(number)) => Err(Failure::Signal(number)),
+        (ended, None) => ended.map(drop),
     }
 }
 
-/// Whether the domain was left running until a signal came.
-enum Kept {
-    No,
-    Until,
+/// A domain that runs.
+struct Domain {
+    supervisor: Running,
+    component: Running,
+    /// Removed, or kept, when the domain is gone.
+    _state: State,
+}
+
+impl Domain {
+    /// Waits until all of it has ended.
+    async fn ended(self) -> Result<(), Failure> {
+        self.component.ended().await?;
+        self.supervisor.ended().await
+    }
 }
 
 /// A demo on its way.
@@ -140,86 +147,73 @@ struct Demo<'a> {
     shutdown: CancellationToken,
 }
 
-/// What is measured.
-struct Plan {
-    label: &'static str,
-    destination: IpAddr,
-    /// The port of a TCP measurement.
-    port: Option<u16>,
-    /// The sections of the component's configuration.
-    services: String,
-    /// Answers TCP connects, if the demo measures to itself.
-    _listener: Option<TcpListener>,
-}
-
 impl Demo<'_> {
-    /// Goes through all steps.
-    async fn run(&mut self) -> Result<Kept, Failure> {
+    /// Goes through all steps; returns the domain if it is to be left running.
+    async fn run(&mut self) -> Result<Option<Domain>, Failure> {
         let args = self.args;
-        let state = State::create(args.state_dir.as_deref(), args.keep)?;
+        let make = async { State::create(args.state_dir.as_deref(), args.keep) };
+        let state = self.step("make a folder", STEP, make).await?;
         let folder = state.folder().to_owned();
 
-        let members = self
-            .step("create a private PKI", STEP, async { Members::create(&folder) })
-            .await?;
+        let create = async { Members::create(&folder) };
+        let members = self.step("create a private PKI", STEP, create).await?;
         self.tell(format_args!(
             "private PKI: an authority and three P-256 certificates in {}",
             folder.display()
         ));
 
-        let plan = self.step("choose what to measure", STEP, plan(args)).await?;
-        self.tell(&plan.1);
-        let plan = plan.0;
+        let planned = plan::plan(args.target.as_deref(), args.port);
+        let (plan, told) = self.step("choose what to measure", STEP, planned).await?;
+        self.tell(told);
 
-        let path = folder.join("supervisor.toml");
-        members.write(&path, &members.supervisor, SUPERVISOR_SECTION)?;
-        let (config, token) = (Config::load(&path)?, self.shutdown.child_token());
-        let supervisor = self
-            .step("start the supervisor", STEP, start_supervisor(&config, &path, token))
-            .await?;
+        let start = async {
+            let path = folder.join("supervisor.toml");
+            members.write(&path, &members.supervisor, SUPERVISOR_SECTION)?;
+            let shutdown = self.shutdown.child_token();
+            start_supervisor(&Config::load(&path)?, &path, shutdown).await
+        };
+        let supervisor = self.step("start the supervisor", STEP, start).await?;
         let address = supervisor
             .address
             .ok_or_else(|| Told("the supervisor does not say where it listens".into()))?;
         let url = format!("https://{address}/");
         self.tell(format_args!("supervisor: serves components and clients at {url}"));
 
-        let path = folder.join("component.toml");
-        let section =
-            format!("[[component.initiator]]\nurl = \"{url}\"\n\n{}", plan.services);
-        members.write(&path, &members.component, &section)?;
-        let (config, token) = (Config::load(&path)?, self.shutdown.child_token());
-        let component = self
-            .step("start the component", STEP, start_component(&config, &path, token))
-            .await?;
+        let start = async {
+            let path = folder.join("component.toml");
+            let section =
+                format!("[[component.initiator]]\nurl = \"{url}\"\n\n{}", plan.services);
+            members.write(&path, &members.component, &section)?;
+            let shutdown = self.shutdown.child_token();
+            start_component(&Config::load(&path)?, &path, shutdown).await
+        };
+        let component = self.step("start the component", STEP, start).await?;
 
-        let path = folder.join("client.toml");
-        members.write(&path, &members.client, &format!("[client]\nurl = \"{url}\"\n"))?;
-        let mut client = make_client(&Config::load(&path)?, &path)?;
-        let registered = discover(&mut client, plan.label);
+        let start = async {
+            let path = folder.join("client.toml");
+            let section = format!("[client]\nurl = \"{url}\"\n");
+            members.write(&path, &members.client, &section)?;
+            make_client(&Config::load(&path)?, &path)
+        };
+        let mut client = self.step("start the client", STEP, start).await?;
+        let registered = discover(&mut client, &plan.labels);
         let count = self
             .step("wait until the component has registered", STEP, registered)
             .await?;
         self.tell("component: registered with the supervisor over mutual TLS");
-        self.tell(format_args!(
-            "client: discovered {count} capabilities at the supervisor"
-        ));
+        let capabilities = counted(count, "capability", "capabilities");
+        self.tell(format_args!("client: discovered {capabilities} at the supervisor"));
 
         let result = self.measure(&mut client, &plan).await?;
         self.show(&plan, &result)?;
-        if !args.keep {
-            self.shutdown.cancel();
-            let end = async {
-                component.ended().await?;
-                supervisor.ended().await
-            };
-            self.step("shut down", STEP, end).await?;
-            return Ok(Kept::No);
+        let domain = Domain { supervisor, component, _state: state };
+        if args.keep {
+            self.explain(&folder, &plan);
+            return Ok(Some(domain));
         }
-        self.explain(&folder, &plan);
-        self.shutdown.cancelled().await;
-        component.ended().await?;
-        supervisor.ended().await?;
-        Ok(Kept::Until)
+        self.shutdown.cancel();
+        self.step("shut down", STEP, domain.ended()).await?;
+        Ok(None)
     }
 
     /// Runs a step within its time; a failure names the step.
@@ -248,7 +242,8 @@ impl Demo<'_> {
         let when = When::now_for(duration).with_period(Some(Duration::from_secs(1)));
         self.tell(format_args!(
             "client: asks for {} to {}, {when}",
-            plan.label, plan.destination
+            plan.label(),
+            plan.destination
         ));
         let destination = plan.destination.to_string();
         let name = match plan.destination {
@@ -259,7 +254,7 @@ impl Demo<'_> {
         let mut parameters = vec![(name, destination.as_str())];
         parameters.extend(port.as_deref().map(|port| ("destination.port", port)));
         let asked = Instant::now();
-        let sent = client.run(plan.label, when, parameters, Duration::ZERO);
+        let sent = client.run(plan.label(), when, parameters, Duration::ZERO);
         let mut measurement = self.step("send the specification", STEP, sent).await?;
         let limit = duration + DELIVERY;
         let mut ticks = tokio::time::interval(TICK);
@@ -340,7 +335,7 @@ impl Demo<'_> {
              checkout: cargo run --release --bin mpcli -- --config …)",
             folder.display(),
             plan.destination,
-            plan.label,
+            plan.label(),
         ));
     }
 }
@@ -365,168 +360,12 @@ async fn within<T, E: Into<Failure>>(
     }
 }
 
-/// The supervisor's section: the system chooses the port.
-const SUPERVISOR_SECTION: &str = "[supervisor.listener]\naddress = \"127.0.0.1:0\"\n";
-
-/// The certificates of the demo's domain.
-struct Members {
-    authority: PathBuf,
-    supervisor: Issued,
-    component: Issued,
-    client: Issued,
-}
-
-impl Members {
-    /// Creates the authority and a certificate for each member.
-    fn create(folder: &Path) -> Result<Self, Failure> {
-        let authority = Authority::create(folder, ORGANIZATION)?;
-        let hosts = ["127.0.0.1", "::1", "localhost"].map(ToOwned::to_owned);
-        Ok(Self {
-            supervisor: authority.issue(Role::Supervisor, "supervisor-1", &hosts)?,
-            component: authority.issue(Role::Component, "probe-1", &hosts)?,
-            client: authority.issue(Role::Client, "client-1", &hosts)?,
-            authority: authority.cert(),
-        })
-    }
-
-    /// Writes the configuration of a member.
-    fn write(&self, path: &Path, member: &Issued, section: &str) -> Result<(), Failure> {
-        let name = |file: &Path| {
-            let name = file.file_name().unwrap_or_default();
-            name.to_string_lossy().into_owned()
-        };
-        let text = format!(
-            "[tls]\nca-chain = {:?}\ncert = {:?}\nkey = {:?}\n\n{section}",
-            name(&self.authority),
-            name(&member.cert),
-            name(&member.key),
-        );
-        fs::write(path, text).map_err(|source| {
-            let path = path.to_owned();
-            WriteConfigError { path, source }.into()
-        })
-    }
-}
-
-/// A configuration that cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write {path}")]
-struct WriteConfigError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-/// Decides what to measure, by trying what this process may do.
-async fn plan(args: &DemoArgs) -> Result<(Plan, String), Failure> {
-    let destination = match &args.target {
-        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Some(host) => resolve(host).await?,
-    };
-    let family = Family::of(destination);
-    let source = source_towards(destination)?;
-    if args.port.is_none() {
-        let availability = socket::detect(family).await;
-        if availability.is_usable() {
-            let ip6 = match family {
-                Family::V4 => {
-                    loopback_ip6().map(|address| format!("ip6 = \"{address}\"\n"))
-                }
-                Family::V6 => None,
-            };
-            let key = if family == Family::V4 { "ip4" } else { "ip6" };
-            let services = format!(
-                "[[component.service]]\ntype = \"ping\"\n{key} = \"{source}\"\n{}{}",
-                ip6.unwrap_or_default(),
-                tcp_service(source),
-            );
-            let label = match family {
-                Family::V4 => "ping-detail-ip4",
-                Family::V6 => "ping-detail-ip6",
-            };
-            let plan = Plan { label, destination, port: None, services, _listener: None };
-            return Ok((plan, availability.to_string()));
-        }
-        if args.target.is_some() {
-            return Err(Told(format!(
-                "{availability}; or name a port of the target with --port, to measure TCP \
-                 connects"
-            ))
-            .into());
-        }
-        let (plan, _) = tcp_plan(destination, source, None).await?;
-        return Ok((plan, format!("{availability}; measures TCP connects instead")));
-    }
-    let (plan, told) = tcp_plan(destination, source, args.port).await?;
-    Ok((plan, told))
-}
-
-/// Plans a measurement of TCP connects: to a port, or to a listener of the demo's own.
-async fn tcp_plan(
-    destination: IpAddr,
-    source: IpAddr,
-    port: Option<u16>,
-) -> Result<(Plan, String), Failure> {
-    if !destination.is_ipv4() {
-        return Err(Told("TCP connects are measured over IPv4 only".into()).into());
-    }
-    let (port, listener) = if let Some(port) = port {
-        (port, None)
-    } else {
-        let listener = TcpListener::bind((destination, 0)).await?;
-        (listener.local_addr()?.port(), Some(listener))
-    };
-    let plan = Plan {
-        label: "tcp-connect-ip4",
-        destination,
-        port: Some(port),
-        services: tcp_service(source),
-        _listener: listener,
-    };
-    Ok((plan, format!("measures TCP connects to port {port}")))
-}
-
-/// Returns the section of the TCP service, which connects over IPv4 only.
-fn tcp_service(source: IpAddr) -> String {
-    if source.is_ipv4() {
-        format!("\n[[component.service]]\ntype = \"tcp-connect\"\nip4 = \"{source}\"\n")
-    } else {
-        String::new()
-    }
-}
-
-/// Returns the IPv6 loopback address, where there is IPv6.
-fn loopback_ip6() -> Option<IpAddr> {
-    let address = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    std::net::UdpSocket::bind((address, 0)).is_ok().then_some(address)
-}
-
-/// Returns an address of a host, IPv4 first.
-async fn resolve(host: &str) -> Result<IpAddr, Failure> {
-    if let Ok(address) = host.parse() {
-        return Ok(address);
-    }
-    let found: Vec<_> = lookup_host((host, 0))
-        .await
-        .map_err(|source| ResolveError { host: host.to_owned(), source })?
-        .map(|found| found.ip())
-        .collect();
-    let address = found.iter().find(|ip| ip.is_ipv4()).or_else(|| found.first()).copied();
-    address.ok_or_else(|| Told(format!("{host} has no address")).into())
-}
-
-/// A name without address.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot find the address of {host}; give an address instead of a name")]
-struct ResolveError {
-    host: String,
-    source: io::Error,
-}
-
-/// Discovers until a capability is there; returns how many there are then.
-async fn discover(client: &mut Client, label: &str) -> Result<usize, ClientError> {
+/// Discovers until capabilities are there; returns how many there are then.
+async fn discover(client: &mut Client, labels: &[&str]) -> Result<usize, ClientError> {
     loop {
         let count = client.discover().await?;
-        if client.known().capability(label).is_ok() {
+        let is_known = |label: &&str| client.known().capability(label).is_ok();
+        if labels.iter().all(is_known) {
             return Ok(count);
         }
         sleep(Duration::from_millis(20)).await;

@@ -4,7 +4,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use mplane_runtime::tls::fresh_token;
@@ -21,8 +21,9 @@ const LOCK: &str = "lock";
 pub(super) struct State {
     folder: PathBuf,
     keep: bool,
-    /// Held until the end, so that no other demo takes the folder for a stale one.
-    _lock: File,
+    /// Held until the end, so that no other demo takes the folder for a stale one. A kept
+    /// folder has no lock, so that none ever does.
+    _lock: Option<File>,
 }
 
 impl State {
@@ -59,13 +60,22 @@ impl State {
             builder
         };
         private(true).create(place)?;
-        remove_stale(place);
-        let folder = place.join(format!("{PREFIX}{}", fresh_token().short()));
-        private(false).create(&folder)?;
-        let folder = folder.canonicalize()?;
-        let lock = File::create_new(folder.join(LOCK))?;
+        let place = place.canonicalize()?;
+        refuse_shared(&place)?;
+        remove_stale(&place);
+        let name = fresh_token();
+        let folder = place.join(format!("{PREFIX}{}", name.short()));
+        if keep {
+            private(false).create(&folder)?;
+            return Ok(Self { folder, keep, _lock: None });
+        }
+        // It gets its name when it is locked: no other demo sees it without.
+        let unnamed = place.join(format!("new-{name}"));
+        private(false).create(&unnamed)?;
+        let lock = File::create_new(unnamed.join(LOCK))?;
         lock.lock()?;
-        Ok(Self { folder, keep, _lock: lock })
+        fs::rename(&unnamed, &folder)?;
+        Ok(Self { folder, keep, _lock: Some(lock) })
     }
 
     /// Returns the folder.
@@ -92,15 +102,30 @@ fn places() -> Vec<PathBuf> {
         |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let xdg = variable("XDG_STATE_HOME").map(|folder| folder.join("mplane"));
     let home = variable("HOME").map(|folder| folder.join(".local/state/mplane"));
-    let user = rustix_user();
-    let temporary = env::temp_dir().join(format!("mplane-{user}"));
-    xdg.into_iter().chain(home).chain([temporary]).collect()
+    let user = user_number();
+    let temporary = env::temp_dir();
+    let own = temporary.join(format!("mplane-{user}"));
+    // Where someone else has taken the name, the folder of the demo stands alone.
+    xdg.into_iter().chain(home).chain([own, temporary]).collect()
 }
 
 /// Returns the number of the user, so that users do not meet in the temporary folder.
-fn rustix_user() -> u32 {
-    use std::os::unix::fs::MetadataExt;
+fn user_number() -> u32 {
     fs::metadata("/proc/self").map_or(0, |process| process.uid())
+}
+
+/// Refuses a place in which others could exchange our files.
+fn refuse_shared(place: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(place)?;
+    let is_sticky = metadata.mode() & 0o1000 != 0;
+    let others_write = metadata.mode() & 0o022 != 0;
+    if (others_write && !is_sticky) || ![user_number(), 0].contains(&metadata.uid()) {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "others can write to it, or own it",
+        ));
+    }
+    Ok(())
 }
 
 /// Removes the folders of demos that do not run any more. Kept ones have no lock file.
@@ -183,6 +208,16 @@ mod tests {
         assert!(!stale.exists());
         assert!(foreign.exists());
         drop(running);
+    }
+
+    #[test]
+    fn kept_folders_outlive_other_demos() {
+        let outer = place();
+        let kept = State::create(Some(outer.folder()), true).unwrap();
+        let folder = kept.folder().to_owned();
+        drop(kept);
+        drop(State::create(Some(outer.folder()), false).unwrap());
+        assert!(folder.exists());
     }
 
     #[test]

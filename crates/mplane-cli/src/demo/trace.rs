@@ -10,7 +10,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::output::table;
+use crate::output::{counted, table};
 
 /// Exchanges kept: a demo has dozens.
 const EXCHANGES: usize = 10_000;
@@ -80,12 +80,9 @@ impl Trace {
         let header = ["sent at", "from -> to", "request", "sends", "gets", "took"];
         let mut text = table(&header, rows);
         if !polls.is_empty() {
-            write!(
-                text,
-                "\n{} requests that brought nothing new are not shown",
-                polls.len()
-            )
-            .expect("writing to text does not fail");
+            let polls = counted(polls.len(), "request", "requests");
+            write!(text, "\n{polls} that brought nothing new not shown")
+                .expect("writing to text does not fail");
         }
         text
     }

@@ -69,14 +69,45 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-impl Source {
-    /// Returns the address.
-    fn resolve(self, family: Family) -> Result<IpAddr, SetUpError> {
+impl ServiceConfig {
+    /// Checks that the addresses are there and of the right family.
+    pub fn check(&self) -> Result<(), SetUpError> {
         match self {
-            Self::Address(address) if Family::of(address) == family => Ok(address),
-            Self::Address(address) => Err(SetUpError::Family { address, family }),
+            Self::Ping { ip4: None, ip6: None } => Err(SetUpError::NoSource),
+            Self::Ping { ip4, ip6 } => {
+                ip4.map_or(Ok(()), |source| source.check(Family::V4))?;
+                ip6.map_or(Ok(()), |source| source.check(Family::V6))
+            }
+            Self::TcpConnect { ip4 } => ip4.check(Family::V4),
+        }
+    }
+}
+
+impl Source {
+    /// Checks that an address is of a family.
+    fn check(self, family: Family) -> Result<(), SetUpError> {
+        match self {
+            Self::Address(address) if Family::of(address) != family => {
+                Err(SetUpError::Family { address, family })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the address; `None`, with a warning, if this machine has no route of the
+    /// family.
+    fn resolve(self, family: Family) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address),
             Self::Auto => route_source(family)
-                .map_err(|source| SetUpError::NoRoute { family, source }),
+                .inspect_err(|error| {
+                    warn!(
+                        %error,
+                        "this machine has no {family} route, so nothing is measured over \
+                         it; write the address to send from instead of \"auto\""
+                    );
+                })
+                .ok(),
         }
     }
 }
@@ -119,26 +150,26 @@ pub async fn services(
 ) -> Result<Vec<Arc<dyn Service>>, SetUpError> {
     let mut services: Vec<Arc<dyn Service>> = Vec::new();
     for service in configured {
+        service.check()?;
         match service {
-            ServiceConfig::Ping { ip4: None, ip6: None } => {
-                return Err(SetUpError::NoSource);
-            }
             ServiceConfig::Ping { ip4, ip6 } => {
                 for (source, family) in [(ip4, Family::V4), (ip6, Family::V6)] {
                     let Some(source) = source else { continue };
                     let availability = socket::detect(family).await;
-                    if availability.is_usable() {
-                        info!("{availability}");
-                        let source = source.resolve(family)?;
-                        services.extend(ping::services(source, registries)?);
-                    } else {
+                    if !availability.is_usable() {
                         warn!("{availability}");
+                        continue;
+                    }
+                    info!("{availability}");
+                    if let Some(source) = source.resolve(family) {
+                        services.extend(ping::services(source, registries)?);
                     }
                 }
             }
             ServiceConfig::TcpConnect { ip4 } => {
-                let source = ip4.resolve(Family::V4)?;
-                services.push(tcp_connect::service(source, registries)?);
+                if let Some(source) = ip4.resolve(Family::V4) {
+                    services.push(tcp_connect::service(source, registries)?);
+                }
             }
         }
     }
@@ -158,16 +189,6 @@ pub enum SetUpError {
         address: IpAddr,
         /// The family it should have.
         family: Family,
-    },
-    /// No address of the family.
-    #[error(
-        "this machine has no {family} route, so the address to send from is unknown; write it instead of \"auto\""
-    )]
-    NoRoute {
-        /// The family.
-        family: Family,
-        /// What the system said.
-        source: io::Error,
     },
     /// An element is missing from the registries.
     #[error("a capability cannot be made")]

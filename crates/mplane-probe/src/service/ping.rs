@@ -16,6 +16,7 @@ use mplane_runtime::service::{Completed, Run, RunError, Service, Work};
 use super::{SCOPE, address, pace, push};
 use crate::packet::Family;
 use crate::ping::{Echo, Outcome, PingOptions, PingReport, run, whole_microseconds};
+use crate::socket::EchoSocket;
 
 /// What a result contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,10 @@ struct Ping {
     content: Content,
     family: Family,
     metadata: Metadata,
+    /// The kernel switches time stamps on a while after the first socket has asked for
+    /// them. This one asks as long as the service is there, so that the first packet of
+    /// a run has its stamp.
+    _stamps: Option<EchoSocket>,
 }
 
 /// The elements that say how a result came about.
@@ -92,7 +97,13 @@ impl Ping {
             timestamp_source: element("timestamp.source")?,
             socket_kind: element("socket.kind")?,
         };
-        Ok(Self { capability: Capability::new(statement), content, family, metadata })
+        Ok(Self {
+            capability: Capability::new(statement),
+            content,
+            family,
+            metadata,
+            _stamps: EchoSocket::open(family, None).ok(),
+        })
     }
 
     /// Measures, and pushes rows.

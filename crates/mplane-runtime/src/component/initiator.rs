@@ -4,11 +4,12 @@
 //! Everything that can fail on the way is tried again, with growing pauses, until the
 //! program ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use mplane::access::Identity;
+use mplane::access::{Act, Denied, Identity, permit};
 use mplane::features::{Feature, Features};
 use mplane::json::DecodeError;
 use mplane::message::{Capability, Envelope, Message};
@@ -58,11 +59,16 @@ pub async fn initiate(
         loop {
             match register(&component, &client, &initiator).await {
                 Ok(supervisor) => {
-                    pause = Pause::default();
                     component.deliver_to(supervisor.clone(), outbox.clone());
                     let fetching =
                         fetch(&component, &client, &initiator, &supervisor, &outbox);
-                    let problem = fetching.await;
+                    let ended = fetching.await;
+                    // A supervisor that takes a registration and then does not know the
+                    // component is asked ever less often.
+                    if ended.has_fetched {
+                        pause = Pause::default();
+                    }
+                    let problem = ended.problem;
                     warn!(supervisor = %initiator.supervisor, problem, "registers again");
                 }
                 Err(error) => {
@@ -114,6 +120,8 @@ async fn register(
         .into_iter()
         .partition(|capability| Features::NONE.can_read(capability));
     let answer = offer(client, initiator, core).await?;
+    // Whoever answers may use this component from now on: it must be one who may.
+    permit(&answer.identity, Act::Use)?;
     if answer.features.has(Feature::Registries) && !others.is_empty() {
         let mut registries: Vec<_> =
             others.iter().map(|other| other.registry().to_owned()).collect();
@@ -158,15 +166,21 @@ async fn offer(
     }
     // References emit duplicate keys and unescaped labels here: what cannot be read is
     // taken for consent, as they take it.
-    let reply: std::collections::BTreeMap<String, Registered> =
+    let reply: BTreeMap<String, Registered> =
         serde_json::from_slice(&answer.body).unwrap_or_default();
+    let count = reply.len();
+    let mut refused = Vec::new();
     for (label, registered) in reply {
         if registered.registered != "ok" {
             let reason = registered.reason.unwrap_or_default();
             warn!(label, reason, "the supervisor does not take a capability");
+            refused.push(reason);
         }
     }
-    Ok(answer)
+    match refused.pop() {
+        Some(reason) if refused.len() + 1 == count => Err(RegisterError::Refused(reason)),
+        _ => Ok(answer),
+    }
 }
 
 /// What a supervisor says about one capability.
@@ -183,6 +197,17 @@ enum RegisterError {
     Ask(#[from] AskError),
     #[error("the supervisor answered {status}: {body}")]
     Status { status: StatusCode, body: String },
+    #[error("the supervisor takes none of the capabilities: {0}")]
+    Refused(String),
+    #[error("the supervisor's certificate is not one of a supervisor or client")]
+    Denied(#[from] Denied),
+}
+
+/// How fetching ended.
+struct Ended {
+    problem: String,
+    /// Whether the supervisor had answered at least once as it should.
+    has_fetched: bool,
 }
 
 /// Fetches and answers specifications until the supervisor does not know the component
@@ -193,23 +218,31 @@ async fn fetch(
     initiator: &Initiator,
     supervisor: &Identity,
     outbox: &mpsc::UnboundedSender<Message>,
-) -> String {
+) -> Ended {
     let mut pause = Pause::default();
+    let mut has_fetched = false;
     loop {
         match fetch_once(component, client, initiator, supervisor, outbox).await {
-            Ok(Fetched::Again) => pause = Pause::default(),
-            Ok(Fetched::Later) => {
+            Ok(fetched @ (Fetched::Again | Fetched::Later)) => {
                 pause = Pause::default();
-                tokio::time::sleep(jittered(initiator.poll)).await;
+                has_fetched = true;
+                if matches!(fetched, Fetched::Later) {
+                    tokio::time::sleep(jittered(initiator.poll)).await;
+                }
             }
             Ok(Fetched::Unknown(status)) => {
-                return format!("the supervisor does not know this component ({status})");
+                let problem =
+                    format!("the supervisor does not know this component ({status})");
+                return Ended { problem, has_fetched };
             }
             Err(error) => {
                 let problem = report(&error);
                 // A supervisor that was away may have forgotten: register again.
-                if matches!(error, FetchError::Ask(AskError::Connect { .. })) {
-                    return problem;
+                if matches!(
+                    error,
+                    FetchError::Ask(AskError::Connect { .. }) | FetchError::Other { .. }
+                ) {
+                    return Ended { problem, has_fetched };
                 }
                 warn!(supervisor = %initiator.supervisor, problem, "cannot fetch");
                 pause.take().await;
@@ -243,6 +276,9 @@ async fn fetch_once(
         wait: WAIT,
     };
     let answer = client.ask(&initiator.supervisor, ask).await?;
+    if answer.identity != *supervisor {
+        return Err(FetchError::Other { identity: answer.identity });
+    }
     match answer.status {
         StatusCode::OK => {}
         StatusCode::NOT_FOUND
@@ -279,6 +315,8 @@ async fn fetch_once(
 enum FetchError {
     #[error(transparent)]
     Ask(#[from] AskError),
+    #[error("now {identity} answers")]
+    Other { identity: Identity },
     #[error("the supervisor's answer cannot be read")]
     Decode(#[from] DecodeError),
     #[error("the supervisor answered {status}: {body}")]

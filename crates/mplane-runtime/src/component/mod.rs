@@ -19,7 +19,8 @@ use jiff::Timestamp;
 use mplane::access::{Act, Identity, permit};
 use mplane::exchange::component::{Action, ComponentExchange, JobId, Outcome, Reply};
 use mplane::message::{Capability, Exception, Message, Specification};
-use mplane::registry::Registries;
+use mplane::primitive::Value;
+use mplane::registry::{PLATFORM, Registries};
 use mplane::when::When;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use tracing::{error, info, warn};
 
 use crate::http::Peer;
 use crate::http::routes::Responder;
-use crate::service::{Rows, RunError, Service, Work};
+use crate::service::{Completed, Rows, RunError, Service, Work};
 use crate::tls::fresh_token;
 
 /// How long services may take to end after they were told to stop.
@@ -126,7 +127,9 @@ impl Component {
                     let service = Arc::clone(&self.services[service]);
                     let component = Arc::clone(self);
                     self.runs.spawn(async move {
-                        let run = run(service, *specification, duration, stop);
+                        let registries = &component.registries;
+                        let run =
+                            run(service, *specification, duration, stop, registries);
                         let outcome = run.await;
                         component.ended_with(job, outcome);
                     });
@@ -165,18 +168,24 @@ async fn run(
     specification: Specification,
     duration: Option<Duration>,
     stop: CancellationToken,
+    registries: &Registries,
 ) -> Outcome {
     let rows = Rows::new(&specification);
     let work = Work { specification, duration, rows: rows.clone(), stop };
     let started = Timestamp::now();
-    let completed = match catch_panic(service.run(work)).await {
-        Ok(completed) => completed,
-        Err(RunError(reason)) => return Outcome::Failed(reason),
-    };
-    Outcome::Measured {
-        when: When::between(started, Timestamp::now()),
-        table: rows.take(),
-        metadata: completed.metadata,
+    let ended = catch_panic(service.run(work)).await;
+    let (table, when) = (rows.take(), When::between(started, Timestamp::now()));
+    match ended {
+        Ok(Completed { metadata }) => Outcome::Measured { when, table, metadata },
+        Err(RunError(reason)) if table.rows() == 0 => Outcome::Failed(reason),
+        // What was measured is a result; what kept it from being more stands beside it.
+        Err(RunError(reason)) => {
+            warn!(reason, rows = table.rows(), "a measurement is incomplete");
+            let element = registries.element(PLATFORM, "measurement.incomplete");
+            let reason = Value::String(reason.into());
+            let metadata = element.map(|element| (Arc::clone(element), Some(reason)));
+            Outcome::Measured { when, table, metadata: metadata.into_iter().collect() }
+        }
     }
 }
 
@@ -256,7 +265,7 @@ impl Responder for Listening {
                 return reply.message;
             };
             let deadline = tokio::time::Instant::now() + wait;
-            while reply.pending.is_some() {
+            while reply.pending.is_some() && !wait.is_zero() {
                 let waited = tokio::time::timeout_at(deadline, deliveries.changed());
                 let stopped = self.0.shutdown.cancelled();
                 tokio::select! {

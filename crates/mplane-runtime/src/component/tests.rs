@@ -15,7 +15,9 @@ enum Script {
     OneRow,
     /// One row, then nothing until it is told to stop.
     UntilStopped,
-    /// One row, then a panic.
+    /// One row, then a failure.
+    FailLate,
+    /// A panic.
     Panic,
 }
 
@@ -34,9 +36,12 @@ impl Service for Scripted {
 
     fn run(&self, work: Work) -> Run<'_> {
         Box::pin(async move {
-            work.rows.push([Some(Value::Natural(1))])?;
+            if !matches!(self.0, Script::Panic) {
+                work.rows.push([Some(Value::Natural(1))])?;
+            }
             match self.0 {
                 Script::OneRow => {}
+                Script::FailLate => return Err(RunError("as scripted".into())),
                 Script::UntilStopped => work.stop.cancelled().await,
                 Script::Panic => panic!("as scripted"),
             }
@@ -101,13 +106,23 @@ async fn sends_a_receipt_if_the_result_takes_longer_than_the_wait() {
 }
 
 #[tokio::test]
+async fn what_was_measured_before_a_failure_is_a_result_that_says_so() {
+    let bench = Bench::new(Script::FailLate);
+    let reply = bench.ask(bench.specification("now + 5s / 1s"), PATIENCE).await;
+    let Message::Result(result) = reply else { panic!("unexpected: {reply}") };
+    assert_eq!(result.table().rows(), 1);
+    let reason = result.find_metadata("measurement.incomplete").unwrap();
+    assert_eq!(reason.to_string(), "as scripted");
+}
+
+#[tokio::test]
 async fn a_service_that_panics_fails_alone() {
     let bench = Bench::new(Script::Panic);
-    let reply = bench.ask(bench.specification("now + 5s / 1s"), PATIENCE).await;
-    let Message::Exception(exception) = reply else { panic!("no exception: {reply}") };
-    assert_eq!(exception.message(), "the service failed inside");
-    let reply = bench.ask(bench.specification("now + 5s / 1s"), PATIENCE).await;
-    assert!(matches!(reply, Message::Exception(_)), "the component still answers");
+    for _ in 0..2 {
+        let reply = bench.ask(bench.specification("now + 5s / 1s"), PATIENCE).await;
+        let Message::Exception(exception) = reply else { panic!("unexpected: {reply}") };
+        assert_eq!(exception.message(), "the service failed inside");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! The server loop: connections, TLS, limits and graceful shutdown around a router.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
 #[error("cannot listen on {address}; is another program using the port?")]
 pub struct ListenError {
     address: SocketAddr,
-    source: std::io::Error,
+    source: io::Error,
 }
 
 /// Serves a router over mutual TLS until `shutdown`; requests that run then may end.
@@ -106,6 +107,16 @@ async fn serve_connection(
     let stream = tokio::select! {
         handshake = handshake => match handshake {
             Ok(Ok(stream)) => stream,
+            // Nobody spoke: a port scan, or a measurement of connects.
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                debug!(%address, %error, "a connection ended before its TLS handshake");
+                return;
+            }
             Ok(Err(error)) => {
                 warn!(%address, %error, "refused a TLS connection");
                 return;
