@@ -15,6 +15,7 @@ use mplane_runtime::http::client::HttpClient;
 use mplane_runtime::http::routes::client_routes;
 use mplane_runtime::http::server::{listen, serve};
 use mplane_runtime::shutdown::on_signal;
+use mplane_runtime::spool::Spool;
 use mplane_supervisor::server::Supervisor;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -100,7 +101,11 @@ pub async fn start_component(
     } else {
         info!(%identity, "offers services");
     }
-    let component = Component::new(services, registries, shutdown.clone());
+    let spool = match &section.spool {
+        Some(path) => Some(Spool::open(path, &registries)?),
+        None => None,
+    };
+    let component = Component::new(services, registries, spool, shutdown.clone());
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
         let router = client_routes(Arc::new(Listening(Arc::clone(&component))));

@@ -62,6 +62,8 @@ pub struct ComponentConfig<S> {
     pub initiator: Vec<InitiatorConfig>,
     /// Where clients reach it.
     pub listener: Option<ListenerConfig>,
+    /// The file that keeps what it has accepted over a restart; without it that is lost.
+    pub spool: Option<PathBuf>,
     /// What it measures.
     pub service: Vec<S>,
 }
@@ -115,7 +117,8 @@ impl<S: DeserializeOwned> Config<S> {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let tls = &mut config.tls;
         let paths = [&mut tls.ca_chain, &mut tls.cert, &mut tls.key];
-        for file in paths.into_iter().chain(&mut config.registries.preload) {
+        let spool = config.component.iter_mut().filter_map(|c| c.spool.as_mut());
+        for file in paths.into_iter().chain(&mut config.registries.preload).chain(spool) {
             *file = folder.join(&file);
         }
         Ok(config)

@@ -11,6 +11,8 @@ pub mod config;
 pub mod http;
 pub mod service;
 pub mod shutdown;
+pub mod spool;
+pub mod sqlite;
 pub mod tls;
 
 use std::error::Error;

@@ -6,14 +6,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mplane::json::encode_rows;
 use mplane::limits;
 use mplane::message::{Capability, Specification, Table};
 use mplane::primitive::Value;
 use mplane::registry::Element;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::spool::FLUSH_ROWS;
 
 /// Something that a component can measure.
 pub trait Service: Send + Sync + 'static {
@@ -61,12 +65,21 @@ pub struct RunError(pub String);
 /// The rows of a run, shared between the service that pushes and the component that
 /// keeps them.
 #[derive(Clone, Debug)]
-pub struct Rows(Arc<Mutex<Table>>);
+pub struct Rows(Arc<Shared>);
+
+/// Rows, and word that many of them are new.
+#[derive(Debug)]
+struct Shared {
+    table: Mutex<Table>,
+    /// Told whenever so many rows more are there.
+    many: Notify,
+}
 
 impl Rows {
     /// Makes rows for the result columns of a specification.
     pub fn new(specification: &Specification) -> Self {
-        Self(Arc::new(Mutex::new(Table::new(specification.columns()))))
+        let table = Mutex::new(Table::new(specification.columns()));
+        Self(Arc::new(Shared { table, many: Notify::new() }))
     }
 
     /// Adds a row: the values in the order of the result columns. Fails when there are as
@@ -79,7 +92,7 @@ impl Rows {
         &self,
         row: impl IntoIterator<Item = Option<Value>>,
     ) -> Result<(), RunError> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table();
         if table.rows() == limits::RESULT_ROWS {
             return Err(RunError(format!(
                 "a result has at most {} rows; ask for a shorter or coarser measurement",
@@ -87,12 +100,32 @@ impl Rows {
             )));
         }
         table.push(row);
+        if table.rows().is_multiple_of(FLUSH_ROWS) {
+            self.0.many.notify_one();
+        }
         Ok(())
+    }
+
+    /// Waits until many rows are new.
+    pub(crate) async fn many(&self) {
+        self.0.many.notified().await;
+    }
+
+    /// Returns the rows from `first` on as JSON, and how many there are in all; `None` if
+    /// there are no such rows.
+    pub(crate) fn since(&self, first: usize) -> Option<(Vec<u8>, usize)> {
+        let table = self.table();
+        let rows = table.rows();
+        (first < rows).then(|| (encode_rows(&table, first..rows), rows))
     }
 
     /// Takes the rows out.
     pub(crate) fn take(&self) -> Table {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *table)
+        std::mem::take(&mut *self.table())
+    }
+
+    /// Locks the rows. A panic elsewhere leaves them whole: every change is one call.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
-use mplane_cli::tools::{CheckArgs, RegistryCommand, WhenArgs};
+use mplane_cli::tools::{CheckArgs, RegistryCommand, SpoolArgs, WhenArgs};
 
 /// mPlane: coordinated network measurement.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Check(CheckArgs),
     /// Explain temporal scopes: canonical form, start, end, and what happens next
     When(WhenArgs),
+    /// Show what the spool of a component holds, and what could not be delivered
+    Spool(SpoolArgs),
     /// Show element registries
     Registry {
         #[command(subcommand)]
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => mplane_cli::block_on(demo::run(&args, &mut output)),
         Command::Check(args) => args.run(&mut output),
         Command::When(args) => args.run(&mut output),
+        Command::Spool(args) => args.run(&mut output),
         Command::Registry { command } => command.run(&mut output),
         Command::Pki { command } => command.run(&mut output),
     };

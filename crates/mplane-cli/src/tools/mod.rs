@@ -3,6 +3,7 @@
 
 mod check;
 mod registry;
+mod spool;
 mod when;
 
 use std::io;
@@ -11,6 +12,7 @@ use clap::ValueEnum;
 
 pub use check::CheckArgs;
 pub use registry::RegistryCommand;
+pub use spool::SpoolArgs;
 pub use when::WhenArgs;
 
 /// How a tool prints what it found.

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use super::Component;
+use super::{Component, Letter};
 use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
 use crate::report;
@@ -59,7 +59,7 @@ pub async fn initiate(
         loop {
             match register(&component, &client, &initiator).await {
                 Ok(supervisor) => {
-                    component.deliver_to(supervisor.clone(), outbox.clone());
+                    component.deliver_to(&supervisor, &outbox);
                     let fetching =
                         fetch(&component, &client, &initiator, &supervisor, &outbox);
                     let ended = fetching.await;
@@ -81,15 +81,21 @@ pub async fn initiate(
     };
     // The letter in hand outlives the loop: what is being posted when the end comes is
     // not lost.
-    let mut in_hand: Option<Message> = None;
+    let mut in_hand: Option<Letter> = None;
     let deliver = async {
         loop {
             if in_hand.is_none() {
                 in_hand = letters.recv().await;
             }
             let Some(letter) = &in_hand else { break };
-            post(&client, &initiator, letter).await;
-            in_hand = None;
+            let refused = post(&client, &initiator, letter).await;
+            let Some(letter) = in_hand.take() else { break };
+            match refused {
+                None => component.delivered(&letter),
+                Some((receiver, reason)) => {
+                    component.give_up(&receiver, letter, reason).await;
+                }
+            }
         }
     };
     tokio::select! {
@@ -101,11 +107,14 @@ pub async fn initiate(
     component.ended().await;
     letters.close();
     while let Some(letter) = in_hand.take().or(letters.recv().await) {
-        let delivery = post_once(&client, &initiator, &letter);
-        if !matches!(tokio::time::timeout(LAST_DELIVERY, delivery).await, Ok(Ok(()))) {
-            warn!(kind = %letter.kind(), "could not be delivered before the end");
+        let delivery = post_once(&client, &initiator, &letter.message);
+        if matches!(tokio::time::timeout(LAST_DELIVERY, delivery).await, Ok(Ok(()))) {
+            component.delivered(&letter);
+        } else {
+            warn!(kind = %letter.message.kind(), "could not be delivered before the end");
         }
     }
+    component.ended().await;
 }
 
 /// Offers the capabilities: those of the core registry first, the others when the
@@ -217,7 +226,7 @@ async fn fetch(
     client: &HttpClient,
     initiator: &Initiator,
     supervisor: &Identity,
-    outbox: &mpsc::UnboundedSender<Message>,
+    outbox: &mpsc::UnboundedSender<Letter>,
 ) -> Ended {
     let mut pause = Pause::default();
     let mut has_fetched = false;
@@ -267,7 +276,7 @@ async fn fetch_once(
     client: &HttpClient,
     initiator: &Initiator,
     supervisor: &Identity,
-    outbox: &mpsc::UnboundedSender<Message>,
+    outbox: &mpsc::UnboundedSender<Letter>,
 ) -> Result<Fetched, FetchError> {
     let ask = Ask {
         method: Method::GET,
@@ -292,18 +301,18 @@ async fn fetch_once(
     }
     let messages = answer.messages(&component.registries)?;
     for message in flatten(messages) {
-        if let Message::Specification(specification) = &message {
-            info!(
-                label = specification.label(),
-                token = %specification.token(),
-                "accepts a specification"
-            );
-        }
+        let (label, token) = (message.label().map(ToOwned::to_owned), message.token());
+        let is_specification = matches!(message, Message::Specification(_));
         let is_interrupt = matches!(message, Message::Interrupt(_));
-        let reply = component.handle(supervisor, message);
+        let reply = component.handle(supervisor, message).await;
+        if is_specification && let (Some(job), Some(token)) = (reply.pending, token) {
+            info!(%job, label, %token, "accepted a specification");
+        }
         // What an interrupt ends, the exchange delivers itself.
-        let delivered = is_interrupt && matches!(reply.message, Message::Result(_));
-        if !delivered && outbox.send(reply.message).is_err() {
+        let delivered = is_interrupt
+            && matches!(reply.message, Message::Result(_) | Message::Envelope(_));
+        let letter = Letter { job: None, message: reply.message };
+        if !delivered && outbox.send(letter).is_err() {
             debug!("the end has come before a receipt was sent");
         }
     }
@@ -334,16 +343,21 @@ fn flatten(messages: Vec<Message>) -> Vec<Message> {
         .collect()
 }
 
-/// Posts a receipt, result or exception until the supervisor has taken or refused it.
-async fn post(client: &HttpClient, initiator: &Initiator, letter: &Message) {
+/// Posts a receipt, result or exception until the supervisor has taken it; returns who
+/// refuses it for good, and why.
+async fn post(
+    client: &HttpClient,
+    initiator: &Initiator,
+    letter: &Letter,
+) -> Option<(Identity, String)> {
     let mut pause = Pause::default();
     loop {
-        match post_once(client, initiator, letter).await {
-            Ok(()) => return,
-            Err(PostError::Refused { status, body }) => {
-                let token = letter.token().unwrap_or_else(fresh_token);
+        match post_once(client, initiator, &letter.message).await {
+            Ok(()) => return None,
+            Err(PostError::Refused { identity, status, body }) => {
+                let token = letter.message.token().unwrap_or_else(fresh_token);
                 warn!(%token, %status, body, "the supervisor refuses what was measured");
-                return;
+                return Some((identity, format!("refused with {status}: {body}")));
             }
             Err(error) => {
                 warn!(problem = report(&error), "cannot deliver, tries again");
@@ -370,7 +384,11 @@ async fn post_once(
     if status.is_success() {
         Ok(())
     } else if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-        Err(PostError::Refused { status, body: shown(&answer.body) })
+        Err(PostError::Refused {
+            identity: answer.identity,
+            status,
+            body: shown(&answer.body),
+        })
     } else {
         Err(PostError::Unavailable { status })
     }
@@ -382,7 +400,7 @@ enum PostError {
     #[error(transparent)]
     Ask(#[from] AskError),
     #[error("the supervisor refused it with {status}: {body}")]
-    Refused { status: StatusCode, body: String },
+    Refused { identity: Identity, status: StatusCode, body: String },
     #[error("the supervisor answered {status}")]
     Unavailable { status: StatusCode },
 }

@@ -5,31 +5,34 @@
 //! fetches specifications from them.
 
 pub mod initiator;
+mod run;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mplane::access::{Act, Identity, permit};
-use mplane::exchange::component::{Action, ComponentExchange, JobId, Outcome, Reply};
-use mplane::message::{Capability, Exception, Message, Specification};
-use mplane::primitive::Value;
-use mplane::registry::{PLATFORM, Registries};
+use mplane::exchange::component::{
+    Action, ComponentExchange, Cut, JobId, Record, Reply, Saved,
+};
+use mplane::message::{Capability, Exception, Message};
+use mplane::registry::Registries;
 use mplane::when::When;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::http::Peer;
 use crate::http::routes::Responder;
-use crate::service::{Completed, Rows, RunError, Service, Work};
+use crate::service::Service;
+use crate::spool::Spool;
+use crate::sqlite::WriteError;
 use crate::tls::fresh_token;
 
 /// How long services may take to end after they were told to stop.
@@ -40,6 +43,9 @@ pub struct Component {
     services: Vec<Arc<dyn Service>>,
     registries: Registries,
     state: Mutex<State>,
+    spool: Option<Spool>,
+    /// What is to be written down and then done, in order.
+    batches: mpsc::UnboundedSender<Batch>,
     /// Counts deliveries, so that who waits for a result looks again.
     deliveries: watch::Sender<u64>,
     /// Tells the timer that the next deadline may have changed.
@@ -55,14 +61,31 @@ struct State {
     /// The stop signals of running services.
     running: BTreeMap<JobId, CancellationToken>,
     /// Where results go that are to be posted, by who asked for them.
-    outboxes: BTreeMap<Identity, mpsc::UnboundedSender<Message>>,
+    outboxes: BTreeMap<Identity, mpsc::UnboundedSender<Letter>>,
+}
+
+/// A message to be posted.
+#[derive(Debug)]
+struct Letter {
+    /// The job whose result it is; `None` for receipts.
+    job: Option<JobId>,
+    message: Message,
+}
+
+/// What follows from one change: records to be written, then actions to be done.
+struct Batch {
+    records: Vec<Record>,
+    actions: Vec<Action>,
+    done: oneshot::Sender<Result<(), WriteError>>,
 }
 
 impl Component {
-    /// Makes a component of services. It runs until `shutdown`.
+    /// Makes a component of services. It runs until `shutdown`. With a spool it goes on
+    /// with what is saved there.
     pub fn new(
         services: Vec<Arc<dyn Service>>,
         registries: Registries,
+        spool: Option<(Spool, Vec<Saved>)>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let mut state = State::default();
@@ -71,15 +94,21 @@ impl Component {
             info!(label = capability.label(), "offers a capability");
             state.exchange.offer(capability);
         }
+        let (spool, saved) = spool.unzip();
+        let (batches, queue) = mpsc::unbounded_channel();
         let component = Arc::new(Self {
             services,
             registries,
             state: Mutex::new(state),
+            spool,
+            batches,
             deliveries: watch::Sender::new(0),
             rescheduled: Notify::new(),
             runs: TaskTracker::new(),
             shutdown,
         });
+        tokio::spawn(carry_out_all(Arc::clone(&component), queue));
+        component.restore(saved.unwrap_or_default());
         tokio::spawn(keep_time(Arc::clone(&component)));
         component
     }
@@ -89,26 +118,90 @@ impl Component {
         self.state().exchange.capabilities().to_vec()
     }
 
-    /// Answers a message of a peer that may use this component, without waiting.
-    fn handle(self: &Arc<Self>, from: &Identity, message: Message) -> Reply {
+    /// Goes on with what was saved before a restart.
+    fn restore(&self, saved: Vec<Saved>) {
+        if saved.is_empty() {
+            return;
+        }
+        info!(jobs = saved.len(), "goes on after a restart");
         let now = Timestamp::now();
+        let cut = self.change(|exchange| exchange.restore(saved, now)).0;
+        for Cut { job, started, table } in cut {
+            warn!(%job, rows = table.rows(), "a measurement was cut by a restart");
+            // Until when it measured is not known; its rows say until when at least.
+            let when = When::between(started, now);
+            let outcome = run::incomplete(&self.registries, when, table, "restarted");
+            self.change(|exchange| exchange.job_ended(job, outcome, now));
+        }
+    }
+
+    /// Answers a message of a peer that may use this component, without waiting for a
+    /// result. What it accepts is written down first.
+    async fn handle(&self, from: &Identity, message: Message) -> Reply {
+        let now = Timestamp::now();
+        let is_specification = matches!(message, Message::Specification(_));
+        let (reply, written) =
+            self.change(|exchange| exchange.handle(from, message, fresh_token(), now));
+        let Err(error) = written.await.unwrap_or(Err(WriteError::Closed)) else {
+            return reply;
+        };
+        if !is_specification {
+            return reply;
+        }
+        // Only one that is new had anything to be written.
+        if let Some(job) = reply.pending {
+            self.state().exchange.take_back(job);
+        }
+        let text = format!("this component cannot store what it accepts: {error}");
+        let exception = Exception::new(reply.message.token(), text);
+        Reply { message: exception.into(), pending: None }
+    }
+
+    /// Sends results that this peer asked for into a queue, to be posted to it; those too
+    /// that it should have got before a restart.
+    fn deliver_to(&self, peer: &Identity, outbox: &mpsc::UnboundedSender<Letter>) {
         let mut state = self.state();
-        let reply = state.exchange.handle(from, message, fresh_token(), now);
-        self.carry_out(&mut state);
-        reply
+        if state.outboxes.insert(peer.clone(), outbox.clone()).is_some() {
+            return;
+        }
+        for (job, message) in state.exchange.undelivered(peer) {
+            let letter = Letter { job: Some(job), message: message.clone() };
+            if outbox.send(letter).is_err() {
+                return;
+            }
+        }
     }
 
-    /// Sends results that this peer asked for into a queue, to be posted to it.
-    fn deliver_to(&self, peer: Identity, outbox: mpsc::UnboundedSender<Message>) {
-        self.state().outboxes.insert(peer, outbox);
+    /// Takes note that a letter has arrived, or was refused for good.
+    fn delivered(&self, letter: &Letter) {
+        if let Some(job) = letter.job {
+            self.change(|exchange| exchange.job_delivered(job));
+        }
     }
 
-    /// Waits until every run has ended, after `shutdown`; cuts what takes too long.
+    /// Gives a letter up that its receiver refuses for good: it goes to the dead letters.
+    async fn give_up(&self, receiver: &Identity, letter: Letter, reason: String) {
+        if let Some(spool) = &self.spool
+            && letter.job.is_some()
+            && let Err(error) =
+                spool.bury(receiver.clone(), letter.message.clone(), reason).await
+        {
+            error!(%error, "a dead letter cannot be stored");
+        }
+        self.delivered(&letter);
+    }
+
+    /// Waits until every run has ended and all is written, after `shutdown`; cuts what
+    /// takes too long.
     pub async fn ended(&self) {
         self.shutdown.cancelled().await;
         self.runs.close();
         if tokio::time::timeout(STOP_GRACE, self.runs.wait()).await.is_err() {
             warn!("services were cut: they did not stop in time");
+        }
+        let ((), written) = self.change(|_| ());
+        if !matches!(written.await, Ok(Ok(()))) {
+            warn!("not all could be written before the end");
         }
     }
 
@@ -117,96 +210,112 @@ impl Component {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out what the exchange wants done.
-    fn carry_out(self: &Arc<Self>, state: &mut State) {
+    /// Changes the exchange; what follows is written and done in the order of changes.
+    /// Returns what tells when it is.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut ComponentExchange) -> T,
+    ) -> (T, oneshot::Receiver<Result<(), WriteError>>) {
+        let mut state = self.state();
+        let changed = change(&mut state.exchange);
+        let (mut records, mut actions) = (Vec::new(), Vec::new());
         while let Some(action) = state.exchange.poll_action() {
             match action {
-                Action::Start { job, service, specification, duration } => {
-                    let stop = self.shutdown.child_token();
-                    state.running.insert(job, stop.clone());
-                    let service = Arc::clone(&self.services[service]);
-                    let component = Arc::clone(self);
-                    self.runs.spawn(async move {
-                        let registries = &component.registries;
-                        let run =
-                            run(service, *specification, duration, stop, registries);
-                        let outcome = run.await;
-                        component.ended_with(job, outcome);
-                    });
-                }
-                Action::Stop { job } => {
-                    if let Some(stop) = state.running.get(&job) {
-                        stop.cancel();
-                    }
-                }
-                Action::Deliver { job, owner, message, .. } => {
-                    info!(%job, %owner, kind = %message.kind(), "finished");
-                    if let Some(outbox) = state.outboxes.get(&owner)
-                        && outbox.send(*message).is_err()
-                    {
-                        state.outboxes.remove(&owner);
-                    }
-                    self.deliveries.send_modify(|count| *count += 1);
-                }
+                Action::Persist(record) => records.push(record),
+                other => actions.push(other),
             }
         }
+        let (done, written) = oneshot::channel();
+        // The receiver lives as long as the component. Sending while the state is locked
+        // keeps the order.
+        if self.batches.send(Batch { records, actions, done }).is_err() {
+            debug!("nothing is done any more");
+        }
+        drop(state);
         self.rescheduled.notify_one();
+        (changed, written)
     }
 
-    /// Takes note of what became of a run.
-    fn ended_with(self: &Arc<Self>, job: JobId, outcome: Outcome) {
-        let mut state = self.state();
-        state.running.remove(&job);
-        state.exchange.job_ended(job, outcome, Timestamp::now());
-        self.carry_out(&mut state);
-    }
-}
-
-/// Runs a service; a service that panics fails alone.
-async fn run(
-    service: Arc<dyn Service>,
-    specification: Specification,
-    duration: Option<Duration>,
-    stop: CancellationToken,
-    registries: &Registries,
-) -> Outcome {
-    let rows = Rows::new(&specification);
-    let work = Work { specification, duration, rows: rows.clone(), stop };
-    let started = Timestamp::now();
-    let ended = catch_panic(service.run(work)).await;
-    let (table, when) = (rows.take(), When::between(started, Timestamp::now()));
-    match ended {
-        Ok(Completed { metadata }) => Outcome::Measured { when, table, metadata },
-        Err(RunError(reason)) if table.rows() == 0 => Outcome::Failed(reason),
-        // What was measured is a result; what kept it from being more stands beside it.
-        Err(RunError(reason)) => {
-            warn!(reason, rows = table.rows(), "a measurement is incomplete");
-            let element = registries.element(PLATFORM, "measurement.incomplete");
-            let reason = Value::String(reason.into());
-            let metadata = element.map(|element| (Arc::clone(element), Some(reason)));
-            Outcome::Measured { when, table, metadata: metadata.into_iter().collect() }
+    /// Does what the exchange wants done.
+    fn carry_out(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Persist(_) => {}
+            Action::Start { job, service, specification, duration } => {
+                let stop = self.shutdown.child_token();
+                self.state().running.insert(job, stop.clone());
+                let component = Arc::clone(self);
+                self.runs.spawn(async move {
+                    let outcome =
+                        component.run(job, service, *specification, duration, stop).await;
+                    component.state().running.remove(&job);
+                    let now = Timestamp::now();
+                    component.change(|exchange| exchange.job_ended(job, outcome, now));
+                });
+            }
+            Action::Stop { job } => {
+                if let Some(stop) = self.state().running.get(&job) {
+                    stop.cancel();
+                }
+            }
+            Action::Deliver { job, owner, message, .. } => {
+                info!(%job, %owner, kind = %message.kind(), "finished");
+                let mut state = self.state();
+                if let Some(outbox) = state.outboxes.get(&owner)
+                    && outbox.send(Letter { job: Some(job), message: *message }).is_err()
+                {
+                    state.outboxes.remove(&owner);
+                }
+                drop(state);
+                self.deliveries.send_modify(|count| *count += 1);
+            }
         }
     }
 }
 
-/// Turns a panic of a future into an error.
-async fn catch_panic<T>(
-    mut future: Pin<Box<dyn Future<Output = Result<T, RunError>> + Send + '_>>,
-) -> Result<T, RunError> {
-    std::future::poll_fn(move |context| {
-        let poll = || future.as_mut().poll(context);
-        std::panic::catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
-            let reason = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("without a reason");
-            error!(reason, "a service panicked");
-            std::task::Poll::Ready(Err(RunError("the service failed inside".into())))
-        })
-    })
-    .await
+/// Writes and does what follows from changes, in their order. Changes that come during a
+/// write form the next one.
+async fn carry_out_all(
+    component: Arc<Component>,
+    mut queue: mpsc::UnboundedReceiver<Batch>,
+) {
+    let mut batches = Vec::new();
+    while queue.recv_many(&mut batches, BATCHES).await > 0 {
+        let posted: Arc<BTreeSet<_>> =
+            Arc::new(component.state().outboxes.keys().cloned().collect());
+        // All are on their way before the first is waited for: one commit takes them.
+        let writes: Vec<_> = batches
+            .iter_mut()
+            .map(|batch| match &component.spool {
+                Some(spool) if !batch.records.is_empty() => {
+                    let records = std::mem::take(&mut batch.records);
+                    Some(spool.write(records, Arc::clone(&posted)))
+                }
+                _ => None,
+            })
+            .collect();
+        for (Batch { actions, done, .. }, write) in batches.drain(..).zip(writes) {
+            let written = match write {
+                Some(write) => write.durable().await,
+                None => Ok(()),
+            };
+            if let Err(error) = &written {
+                error!(%error, "the spool cannot be written");
+            }
+            for action in actions {
+                // What is not written down must not start; results are still told to who
+                // is there, and stay in memory.
+                if written.is_ok() || !matches!(action, Action::Start { .. }) {
+                    component.carry_out(action);
+                }
+            }
+            // Most changes have nobody who waits for them.
+            let _nobody = done.send(written).is_err();
+        }
+    }
 }
+
+/// Changes written in one go at most.
+const BATCHES: usize = 500;
 
 /// Starts and stops jobs when their time comes.
 async fn keep_time(component: Arc<Component>) {
@@ -223,9 +332,7 @@ async fn keep_time(component: Arc<Component>) {
         };
         tokio::select! {
             () = sleep => {
-                let mut state = component.state();
-                state.exchange.handle_timeout(Timestamp::now());
-                component.carry_out(&mut state);
+                component.change(|exchange| exchange.handle_timeout(Timestamp::now()));
             }
             () = component.rescheduled.notified() => {}
             () = component.shutdown.cancelled() => return,
@@ -260,7 +367,7 @@ impl Responder for Listening {
                 return Exception::new(Some(token), denied.to_string()).into();
             }
             let mut deliveries = self.0.deliveries.subscribe();
-            let mut reply = self.0.handle(&peer.identity, message);
+            let mut reply = self.0.handle(&peer.identity, message).await;
             let Some(token) = reply.pending.and_then(|_| reply.message.token()) else {
                 return reply.message;
             };
@@ -274,7 +381,7 @@ impl Responder for Listening {
                 }
                 let redemption =
                     mplane::message::Redemption::token_only("measure", token.clone());
-                reply = self.0.handle(&peer.identity, redemption.into());
+                reply = self.0.handle(&peer.identity, redemption.into()).await;
             }
             reply.message
         })

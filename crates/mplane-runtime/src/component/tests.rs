@@ -1,12 +1,11 @@
 //! The component driver with services that do only what a test tells them.
 
 use mplane::features::Features;
-use mplane::message::{Interrupt, Statement};
+use mplane::message::{Interrupt, Specification, Statement};
 use mplane::primitive::Value;
-use mplane::when::When;
 
 use super::*;
-use crate::service::{Completed, Run};
+use crate::service::{Completed, Run, RunError, Work};
 
 /// What a scripted service does.
 #[derive(Clone, Copy)]
@@ -62,7 +61,7 @@ impl Bench {
         let shutdown = CancellationToken::new();
         let services: Vec<Arc<dyn Service>> = vec![Arc::new(Scripted(script))];
         let component =
-            Component::new(services, Registries::embedded(), shutdown.clone());
+            Component::new(services, Registries::embedded(), None, shutdown.clone());
         let names = ["Demo", "Clients", "me"].map(Into::into);
         let identity = Identity::new(names, Some("Clients"));
         let peer = Peer { identity, features: Features::OURS };

@@ -33,6 +33,11 @@ impl Identity {
         self.names.last().map_or("unauthenticated", AsRef::as_ref)
     }
 
+    /// Returns the organizational unit.
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
+    }
+
     /// Returns what the peer is, after its organizational unit.
     pub fn class(&self) -> Class {
         match self.unit.as_deref() {

@@ -566,6 +566,12 @@ fn escaped(name: &str) -> String {
     }
 }
 
+/// Reads rows that [`encode_rows`](super::encode_rows) wrote, behind those of a table.
+pub fn decode_rows(json: &[u8], table: &mut Table) -> Result<(), DecodeError> {
+    let rows: &RawValue = serde_json::from_str(text(json)?).map_err(DecodeError::json)?;
+    read_rows(rows, table, "")
+}
+
 /// Reads rows straight into the columns of a table.
 fn read_rows(
     rows: &RawValue,

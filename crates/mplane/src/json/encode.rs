@@ -1,6 +1,7 @@
 //! Messages to JSON.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::ser::PrettyFormatter;
@@ -54,6 +55,15 @@ pub fn encode_array(messages: &[Message], form: Form) -> Vec<u8> {
     let array: Vec<_> =
         messages.iter().map(|message| Encoded { message, form }).collect();
     write(&array, form.layout)
+}
+
+/// Writes some rows of a table as an array of arrays, natively: how programs of this
+/// platform keep rows that belong to no result yet.
+pub fn encode_rows(table: &Table, rows: Range<usize>) -> Vec<u8> {
+    let rows = rows.start..rows.end.min(table.rows());
+    let written: Vec<_> =
+        rows.map(|index| WrittenRow(table, index, Form::NATIVE)).collect();
+    write(&written, Layout::Compact)
 }
 
 /// Writes anything.

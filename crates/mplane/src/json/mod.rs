@@ -16,9 +16,9 @@ mod encode;
 mod wire;
 
 pub use decode::{
-    DecodeError, Parts, Place, Unreadable, decode, decode_all, decode_parts,
+    DecodeError, Parts, Place, Unreadable, decode, decode_all, decode_parts, decode_rows,
 };
-pub use encode::{Form, Layout, encode, encode_array};
+pub use encode::{Form, Layout, encode, encode_array, encode_rows};
 
 /// The media type of messages, written without parameters: the reference's programs
 /// compare it literally.

@@ -73,6 +73,27 @@ impl When {
         self.occurrence(from, self.bounds(from).end)
     }
 
+    /// Returns the first occurrence at or after `now` of a repeat with absolute ends whose
+    /// first one was at `first`: the rhythm stays as it was.
+    pub fn resumed_occurrence(
+        &self,
+        first: Timestamp,
+        now: Timestamp,
+    ) -> Option<Occurrence> {
+        let from = match &self.rhythm {
+            Rhythm::Every { period, .. } if now > first => {
+                let passed = now.duration_since(first).as_nanos();
+                let period = i128::try_from(period.as_nanos()).ok()?;
+                // Rounded up: an occurrence that has passed is not repeated.
+                let skipped = passed.checked_add(period)?.checked_sub(1)? / period;
+                let nanoseconds = u64::try_from(skipped.checked_mul(period)?).ok()?;
+                instant::checked_after(first, Duration::from_nanos(nanoseconds))?
+            }
+            _ => first.max(now),
+        };
+        self.next_occurrence(from)
+    }
+
     /// Returns the first occurrence from a time on, up to an end.
     fn occurrence(&self, from: Timestamp, end: Option<Timestamp>) -> Option<Occurrence> {
         let (due, step) = match &self.rhythm {

@@ -1,5 +1,6 @@
 //! A component: capabilities offered, specifications accepted, results kept.
 
+mod record;
 mod repetition;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::registry::Element;
 use crate::token::Token;
 use crate::when::When;
 
+pub use record::{Cut, Record, Saved};
 use repetition::Repetition;
 
 /// How long after the end of its scope a service may still run.
@@ -43,6 +45,18 @@ pub struct ComponentExchange {
 /// Names an accepted specification within one component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(u64);
+
+impl JobId {
+    /// Makes the name of a job that was written down.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number, to be written down.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 impl Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,12 +93,18 @@ enum JobState {
     /// Its measurements start one after the other, as jobs of their own.
     Repeating(Box<Repetition>),
     /// Its result or exception is there.
-    Finished(Box<Message>),
+    Finished {
+        message: Box<Message>,
+        /// Whether who asked for it is known to have it.
+        is_delivered: bool,
+    },
 }
 
 /// What the driver is to do.
 #[derive(Debug)]
 pub enum Action {
+    /// Write something down, before any later action and before the reply.
+    Persist(Record),
     /// Start the service.
     Start {
         /// The job to report about.
@@ -199,7 +219,7 @@ impl ComponentExchange {
     /// Takes note of what became of a job.
     pub fn job_ended(&mut self, id: JobId, outcome: Outcome, now: Timestamp) {
         let Some(job) = self.jobs.get(&id) else { return };
-        if matches!(job.state, JobState::Finished(_)) {
+        if matches!(job.state, JobState::Finished { .. }) {
             return;
         }
         let token = job.specification.token();
@@ -219,27 +239,176 @@ impl ComponentExchange {
         match job.parent {
             None => self.finish(id, message),
             Some(parent) => {
-                self.forget(id);
+                self.persist(Record::Finished {
+                    job: id,
+                    message: Box::new(message.clone()),
+                });
+                self.remove(id);
                 let Some(repetition) = self.repetition(parent) else { return };
-                repetition.ended(id, message);
+                let dropped = repetition.ended(id, message);
+                self.persist_all(dropped.map(|job| Record::Forgotten { job }));
                 self.conclude_if_over(parent, now);
             }
         }
     }
 
+    /// Takes note that who asked for a job has its result.
+    pub fn job_delivered(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id)
+            && let JobState::Finished { is_delivered, .. } = &mut job.state
+        {
+            *is_delivered = true;
+            self.persist(Record::Delivered { job: id });
+        }
+    }
+
+    /// Returns the results that a peer asked for and is not known to have.
+    pub fn undelivered(
+        &self,
+        owner: &Identity,
+    ) -> impl Iterator<Item = (JobId, &Message)> {
+        self.jobs.iter().filter_map(move |(id, job)| match &job.state {
+            JobState::Finished { message, is_delivered: false }
+                if job.owner == *owner =>
+            {
+                Some((*id, message.as_ref()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Takes an acceptance back that could not be written down: it was never promised.
+    pub fn take_back(&mut self, id: JobId) {
+        let measurements: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.parent == Some(id))
+            .map(|(measurement, _)| *measurement)
+            .collect();
+        for id in measurements.into_iter().chain([id]) {
+            self.remove(id);
+        }
+    }
+
+    /// Goes on with what was written down. Deliveries that are outstanding are made; jobs
+    /// whose service ran are returned: what became of them is the driver's to say.
+    pub fn restore(&mut self, mut saved: Vec<Saved>, now: Timestamp) -> Vec<Cut> {
+        saved.sort_by_key(|saved| saved.job);
+        self.last_job = saved.last().map_or(self.last_job, |last| last.job.0);
+        let mut cut = Vec::new();
+        for saved in saved {
+            self.restore_one(saved, now, &mut cut);
+        }
+        let repeating: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.state, JobState::Repeating(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in repeating {
+            self.repeat(id, now);
+        }
+        cut
+    }
+
+    /// Goes on with one job. A repeated job comes before its measurements.
+    fn restore_one(&mut self, saved: Saved, now: Timestamp, cut: &mut Vec<Cut>) {
+        let Saved { job: id, parent, owner, specification, accepted, started, .. } =
+            saved;
+        if let Some(parent) = parent
+            && let Some(message) = saved.finished
+        {
+            if let Some(repetition) = self.repetition(parent) {
+                repetition.keep(Some(id), message);
+            }
+            return;
+        }
+        let token = specification.token();
+        let service = self.service_for(&specification, accepted);
+        let delays = specification.when().delays(accepted);
+        let after = |delay| accepted.checked_add(delay).ok();
+        let end = match parent {
+            Some(_) => specification.when().bounds(accepted).end,
+            None => delays.as_ref().and_then(|delays| delays.end).and_then(after),
+        };
+        let state = match Repetition::resume(&specification, accepted, now) {
+            Some(repetition) => JobState::Repeating(Box::new(repetition)),
+            None if started.is_some() => JobState::Running,
+            None => JobState::Waiting,
+        };
+        let is_waiting = matches!(state, JobState::Waiting);
+        let job = Job {
+            owner: owner.clone(),
+            specification,
+            service: service.as_ref().copied().unwrap_or_default(),
+            state,
+            end,
+            deadline: None,
+            parent,
+        };
+        self.jobs.insert(id, job);
+        if parent.is_none() {
+            self.by_token.insert((owner, token.clone()), id);
+        } else if let Some(repetition) = parent.and_then(|parent| self.repetition(parent))
+        {
+            repetition.started(id);
+        }
+        if let Some(message) = saved.finished {
+            self.keep_finished(id, message, saved.is_delivered);
+        } else if let Err(reason) = service {
+            let reason = format!("after a restart of this component: {reason}");
+            self.finish(id, Exception::new(Some(token), reason).into());
+        } else if let Some(started) = started {
+            cut.push(Cut { job: id, started, table: saved.table });
+        } else if is_waiting {
+            let start = delays.and_then(|delays| after(delays.start));
+            if end.is_some_and(|end| end < now) {
+                let reason = "this component was not running during the temporal scope";
+                let outcome = Outcome::Failed(reason.into());
+                self.job_ended(id, outcome, now);
+            } else {
+                self.look_again(id, Some(start.unwrap_or(now).max(now)));
+            }
+        }
+    }
+
+    /// Writes something down.
+    fn persist(&mut self, record: Record) {
+        self.actions.push_back(Action::Persist(record));
+    }
+
+    /// Writes several things down.
+    fn persist_all(&mut self, records: impl IntoIterator<Item = Record>) {
+        self.actions.extend(records.into_iter().map(Action::Persist));
+    }
+
     /// Keeps the result or exception of a job, and has it delivered.
     fn finish(&mut self, id: JobId, message: Message) {
+        if self.jobs.contains_key(&id) {
+            self.persist(Record::Finished {
+                job: id,
+                message: Box::new(message.clone()),
+            });
+            self.keep_finished(id, message, false);
+        }
+    }
+
+    /// Keeps what is written down as the result or exception of a job.
+    fn keep_finished(&mut self, id: JobId, message: Message, is_delivered: bool) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.state = JobState::Finished(Box::new(message.clone()));
+        job.state =
+            JobState::Finished { message: Box::new(message.clone()), is_delivered };
         if let Some(deadline) = job.deadline.take() {
             self.deadlines.remove(&(deadline, id));
         }
-        self.actions.push_back(Action::Deliver {
-            job: id,
-            owner: job.owner.clone(),
-            specification: Box::new(job.specification.clone()),
-            message: Box::new(message),
-        });
+        if !is_delivered {
+            self.actions.push_back(Action::Deliver {
+                job: id,
+                owner: job.owner.clone(),
+                specification: Box::new(job.specification.clone()),
+                message: Box::new(message),
+            });
+        }
         self.finished.push_back(id);
         if self.finished.len() > limits::FINISHED_JOBS
             && let Some(oldest) = self.finished.pop_front()
@@ -272,7 +441,7 @@ impl ComponentExchange {
                     self.actions.push_back(Action::Stop { job: id });
                 }
                 Some(JobState::Repeating(_)) => self.repeat(id, now),
-                Some(JobState::Finished(_)) | None => {}
+                Some(JobState::Finished { .. }) | None => {}
             }
         }
     }
@@ -328,6 +497,7 @@ impl ComponentExchange {
             None => JobState::Waiting,
         };
         let is_repeating = matches!(state, JobState::Repeating(_));
+        let written = Box::new(specification.clone());
         let job = Job {
             owner: from.clone(),
             specification,
@@ -339,6 +509,13 @@ impl ComponentExchange {
         };
         let id = self.add(job);
         self.by_token.insert((from.clone(), token.clone()), id);
+        self.persist(Record::Accepted {
+            job: id,
+            parent: None,
+            owner: from.clone(),
+            specification: written,
+            accepted: now,
+        });
         if is_repeating {
             self.repeat(id, now);
         } else if delays.start.is_zero() {
@@ -419,7 +596,9 @@ impl ComponentExchange {
                 let Some(job) = self.jobs.get(&id) else { return };
                 let token = Some(job.specification.token());
                 if let Some(repetition) = self.repetition(id) {
-                    repetition.keep(Exception::new(token, word).into());
+                    let dropped =
+                        repetition.keep(None, Exception::new(token, word).into());
+                    self.persist_all(dropped.map(|job| Record::Forgotten { job }));
                 }
                 continue;
             }
@@ -436,7 +615,15 @@ impl ComponentExchange {
                 deadline: None,
                 parent: Some(id),
             };
+            let record = (measurement.owner.clone(), measurement.specification.clone());
             let measurement = self.add(measurement);
+            self.persist(Record::Accepted {
+                job: measurement,
+                parent: Some(id),
+                owner: record.0,
+                specification: Box::new(record.1),
+                accepted: now,
+            });
             if let Some(repetition) = self.repetition(id) {
                 repetition.started(measurement);
             }
@@ -464,12 +651,14 @@ impl ComponentExchange {
         let duration =
             job.end.map(|end| end.duration_since(now).try_into().unwrap_or_default());
         let deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
-        self.actions.push_back(Action::Start {
+        let start = Action::Start {
             job: id,
             service: job.service,
             specification: Box::new(job.specification.clone()),
             duration,
-        });
+        };
+        self.persist(Record::Started { job: id, started: now });
+        self.actions.push_back(start);
         self.look_again(id, deadline);
     }
 
@@ -494,7 +683,7 @@ impl ComponentExchange {
                 self.look_again(id, None);
                 self.conclude_if_over(id, now);
             }
-            JobState::Finished(_) => {}
+            JobState::Finished { .. } => {}
         }
     }
 
@@ -509,7 +698,7 @@ impl ComponentExchange {
                 Some(token.clone()),
                 format!("no specification of yours has token {token}"),
             ),
-            Some((_, Job { state: JobState::Finished(message), .. })) => {
+            Some((_, Job { state: JobState::Finished { message, .. }, .. })) => {
                 Reply::finally(Message::clone(message))
             }
             Some((id, job)) => {
@@ -530,6 +719,12 @@ impl ComponentExchange {
 
     /// Forgets a job that has ended.
     fn forget(&mut self, id: JobId) {
+        self.persist(Record::Forgotten { job: id });
+        self.remove(id);
+    }
+
+    /// Removes a job from memory.
+    fn remove(&mut self, id: JobId) {
         let Some(job) = self.jobs.remove(&id) else { return };
         if let Some(deadline) = job.deadline {
             self.deadlines.remove(&(deadline, id));

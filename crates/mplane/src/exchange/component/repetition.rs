@@ -16,8 +16,8 @@ pub(super) struct Repetition {
     outer: When,
     next: Option<Occurrence>,
     running: BTreeSet<JobId>,
-    /// Results and exceptions, the oldest first.
-    kept: VecDeque<Message>,
+    /// Results and exceptions with the measurement that yielded each, the oldest first.
+    kept: VecDeque<(Option<JobId>, Message)>,
 }
 
 impl Repetition {
@@ -31,6 +31,19 @@ impl Repetition {
         let start = outer.bounds(now).start.map_or(now, |start| start.max(now));
         let next = outer.next_occurrence(start);
         Some(Self { outer, next, running: BTreeSet::new(), kept: VecDeque::new() })
+    }
+
+    /// Makes the state of a specification that was accepted before a restart: the rhythm
+    /// goes on as it was, from now on.
+    pub(super) fn resume(
+        specification: &Specification,
+        accepted: Timestamp,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let mut repetition = Self::of(specification, accepted)?;
+        let start = repetition.next_due()?;
+        repetition.next = repetition.outer.resumed_occurrence(start, now);
+        Some(repetition)
     }
 
     /// Returns when the next measurement starts.
@@ -63,18 +76,30 @@ impl Repetition {
         self.running.insert(measurement);
     }
 
-    /// Takes note of what a measurement has yielded.
-    pub(super) fn ended(&mut self, measurement: JobId, message: Message) {
+    /// Takes note of what a measurement has yielded; returns the one that is dropped for
+    /// it.
+    pub(super) fn ended(
+        &mut self,
+        measurement: JobId,
+        message: Message,
+    ) -> Option<JobId> {
         self.running.remove(&measurement);
-        self.keep(message);
+        self.keep(Some(measurement), message)
     }
 
-    /// Keeps a result or exception; the oldest goes when there are too many.
-    pub(super) fn keep(&mut self, message: Message) {
-        if self.kept.len() == limits::REPEAT_RESULTS {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(message);
+    /// Keeps a result or exception; returns the measurement that is dropped for it.
+    pub(super) fn keep(
+        &mut self,
+        measurement: Option<JobId>,
+        message: Message,
+    ) -> Option<JobId> {
+        let dropped = if self.kept.len() == limits::REPEAT_RESULTS {
+            self.kept.pop_front().and_then(|(measurement, _)| measurement)
+        } else {
+            None
+        };
+        self.kept.push_back((measurement, message));
+        dropped
     }
 
     /// Starts nothing any more; returns what runs and is to be stopped.
@@ -97,7 +122,8 @@ impl Repetition {
         if self.kept.is_empty() {
             return None;
         }
-        let mut envelope = Envelope::of(self.kept.iter().cloned().collect());
+        let mut envelope =
+            Envelope::of(self.kept.iter().map(|(_, kept)| kept.clone()).collect());
         envelope = envelope.with_content("result");
         envelope.set_token(Some(specification.token()));
         envelope.set_label(specification.label().map(ToOwned::to_owned));
@@ -114,10 +140,11 @@ impl Repetition {
         specification: &Specification,
         now: Timestamp,
     ) -> Message {
-        let has_result = self.kept.iter().any(|kept| matches!(kept, Message::Result(_)));
+        let has_result =
+            self.kept.iter().any(|(_, kept)| matches!(kept, Message::Result(_)));
         match (self.kept.back(), self.so_far(specification, now)) {
             (Some(_), Some(envelope)) if has_result => envelope.into(),
-            (Some(failure), _) => failure.clone(),
+            (Some((_, failure)), _) => failure.clone(),
             (None, _) => Exception::new(
                 Some(specification.token()),
                 "the repeat ended before its first measurement",

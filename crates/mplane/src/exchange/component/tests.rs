@@ -52,13 +52,13 @@ fn runs_an_immediate_specification_and_keeps_its_result() {
     let reply = component.handle(&me, specification.clone().into(), fresh(1), now);
     assert!(matches!(reply.message, Message::Receipt(_)));
     let job = reply.pending.unwrap();
-    let Some(Action::Start { duration, .. }) = component.poll_action() else {
+    let Some(Action::Start { duration, .. }) = poll(&mut component) else {
         panic!("it starts at once");
     };
     assert_eq!(duration, Some(Duration::from_secs(5)));
     assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:00:07Z")));
     component.job_ended(job, measured(&specification), now);
-    assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
+    assert!(matches!(poll(&mut component), Some(Action::Deliver { .. })));
     assert_eq!(component.poll_timeout(), None);
     for _ in 0..2 {
         let redemption = Redemption::token_only("measure", fresh(1));
@@ -75,15 +75,15 @@ fn starts_later_and_stops_what_does_not_end_with_its_scope() {
     specification
         .set_when("2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s".parse().unwrap());
     component.handle(&client("a"), specification.into(), fresh(1), time(NOON));
-    assert!(component.poll_action().is_none());
+    assert!(poll(&mut component).is_none());
     let start = component.poll_timeout().unwrap();
     assert_eq!(start, time("2026-06-01T13:00:00Z"));
     component.handle_timeout(start);
-    assert!(matches!(component.poll_action(), Some(Action::Start { .. })));
+    assert!(matches!(poll(&mut component), Some(Action::Start { .. })));
     let end = component.poll_timeout().unwrap();
     assert_eq!(end, time("2026-06-01T14:00:02Z"));
     component.handle_timeout(end);
-    assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
+    assert!(matches!(poll(&mut component), Some(Action::Stop { .. })));
     assert!(component.poll_timeout().is_none());
 }
 
@@ -119,7 +119,7 @@ fn others_can_neither_redeem_nor_interrupt() {
     specification.set_when("now + 5s / 1s".parse().unwrap());
     specification.set_token(Some(fresh(1)));
     component.handle(&client("a"), specification.into(), fresh(2), time(NOON));
-    component.poll_action();
+    poll(&mut component);
     let thief = client("b");
     for message in [
         Message::from(Redemption::token_only("measure", fresh(1))),
@@ -127,7 +127,7 @@ fn others_can_neither_redeem_nor_interrupt() {
     ] {
         let reply = component.handle(&thief, message, fresh(3), time(NOON));
         assert!(matches!(reply.message, Message::Exception(_)));
-        assert!(component.poll_action().is_none());
+        assert!(poll(&mut component).is_none());
     }
 }
 
@@ -137,10 +137,10 @@ fn an_interrupt_stops_what_runs_and_ends_what_waits() {
     let me = client("a");
     specification.set_when("now ... future / 1s".parse().unwrap());
     component.handle(&me, specification.clone().into(), fresh(1), time(NOON));
-    component.poll_action();
+    poll(&mut component);
     let interrupt = Interrupt::token_only("measure", fresh(1));
     component.handle(&me, interrupt.into(), fresh(9), time(NOON));
-    assert!(matches!(component.poll_action(), Some(Action::Stop { .. })));
+    assert!(matches!(poll(&mut component), Some(Action::Stop { .. })));
 
     specification.set_when("2026-06-01 13:00:00 + 1h / 1s".parse().unwrap());
     specification.set_token(Some(fresh(2)));
@@ -149,7 +149,7 @@ fn an_interrupt_stops_what_runs_and_ends_what_waits() {
     let reply = component.handle(&me, interrupt.into(), fresh(9), time(NOON));
     let Message::Result(result) = reply.message else { panic!("it has ended") };
     assert_eq!(result.table().rows(), 0);
-    assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
+    assert!(matches!(poll(&mut component), Some(Action::Deliver { .. })));
     assert_eq!(component.poll_timeout(), None);
 }
 
@@ -204,9 +204,19 @@ fn finished_jobs_are_bounded() {
     assert_eq!(component.active_jobs(), 0);
 }
 
+/// Returns the next action, except what is to be written down.
+fn poll(component: &mut ComponentExchange) -> Option<Action> {
+    loop {
+        match component.poll_action() {
+            Some(Action::Persist(_)) => {}
+            action => return action,
+        }
+    }
+}
+
 /// A job that starts, with its temporal scope.
 fn started(component: &mut ComponentExchange) -> (JobId, String) {
-    match component.poll_action() {
+    match poll(component) {
         Some(Action::Start { job, specification, .. }) => {
             (job, specification.when().to_string())
         }
@@ -224,7 +234,7 @@ fn a_repeat_measures_at_each_occurrence_and_returns_an_envelope() {
     let (job, scope) = started(&mut component);
     assert_eq!(scope, "2026-06-01 12:00:00.000000 + 5s / 1s");
     component.job_ended(job, measured(&specification), time(NOON));
-    assert!(component.poll_action().is_none(), "results are delivered at the end");
+    assert!(poll(&mut component).is_none(), "results are delivered at the end");
     let redemption = Redemption::token_only("measure", fresh(1));
     let reply = component.handle(&me, redemption.into(), fresh(9), time(NOON));
     let Message::Envelope(so_far) = reply.message else {
@@ -241,7 +251,7 @@ fn a_repeat_measures_at_each_occurrence_and_returns_an_envelope() {
         component.job_ended(job, measured(&specification), due);
     }
     assert_eq!(component.poll_timeout(), None);
-    let Some(Action::Deliver { message, .. }) = component.poll_action() else {
+    let Some(Action::Deliver { message, .. }) = poll(&mut component) else {
         panic!("it is over");
     };
     let Message::Envelope(envelope) = *message else { panic!("an envelope") };
@@ -262,7 +272,7 @@ fn a_repeat_runs_an_hour_every_second_without_drift() {
     component.handle(&client("a"), specification.clone().into(), fresh(1), time(NOON));
     let mut runs = 0;
     loop {
-        while let Some(action) = component.poll_action() {
+        while let Some(action) = poll(&mut component) {
             if let Action::Start { job, .. } = action {
                 runs += 1;
                 component.job_ended(job, measured(&specification), time(NOON));
@@ -284,7 +294,7 @@ fn what_was_slept_through_is_not_made_up_for() {
     let mut starts_at = |now: &str| {
         component.handle_timeout(time(now));
         let mut scopes = Vec::new();
-        while let Some(action) = component.poll_action() {
+        while let Some(action) = poll(&mut component) {
             if let Action::Start { specification, .. } = action {
                 scopes.push(specification.when().to_string());
             }
@@ -309,12 +319,12 @@ fn an_interrupt_ends_a_repeat_with_what_was_measured() {
     let (running, _) = started(&mut component);
     let interrupt = Interrupt::token_only("measure", fresh(1));
     component.handle(&me, interrupt.into(), fresh(9), time(NOON));
-    let Some(Action::Stop { job }) = component.poll_action() else {
+    let Some(Action::Stop { job }) = poll(&mut component) else {
         panic!("what runs is stopped");
     };
     assert_eq!(job, running);
     component.job_ended(job, measured(&specification), time(NOON));
-    assert!(matches!(component.poll_action(), Some(Action::Deliver { .. })));
+    assert!(matches!(poll(&mut component), Some(Action::Deliver { .. })));
     assert_eq!(component.poll_timeout(), None);
 }
 
@@ -325,8 +335,190 @@ fn a_repeat_in_which_all_failed_is_a_failure() {
     component.handle(&client("a"), specification.into(), fresh(1), time(NOON));
     let (job, _) = started(&mut component);
     component.job_ended(job, Outcome::Failed("no route".into()), time(NOON));
-    let Some(Action::Deliver { message, .. }) = component.poll_action() else {
+    let Some(Action::Deliver { message, .. }) = poll(&mut component) else {
         panic!("it is over");
     };
     assert_eq!(message.to_string(), format!("<Exception: {} no route>", fresh(1)));
+}
+
+/// What is written down, kept as a spool keeps it.
+#[derive(Default)]
+struct Spool(BTreeMap<JobId, Saved>);
+
+impl Spool {
+    /// Takes the actions of a component: writes down what is to be, returns the others.
+    /// Whatever an action depends on is written before it.
+    fn carry_out(&mut self, component: &mut ComponentExchange) -> Vec<Action> {
+        let mut others = Vec::new();
+        while let Some(action) = component.poll_action() {
+            match action {
+                Action::Persist(record) => self.write(record),
+                Action::Start { job, .. } => {
+                    assert!(self.0[&job].started.is_some(), "written before it starts");
+                    others.push(action);
+                }
+                Action::Deliver { job, .. } => {
+                    assert!(self.0[&job].finished.is_some(), "written before delivery");
+                    others.push(action);
+                }
+                Action::Stop { .. } => others.push(action),
+            }
+        }
+        others
+    }
+
+    fn write(&mut self, record: Record) {
+        match record {
+            Record::Accepted { job, parent, owner, specification, accepted } => {
+                let table = Table::new(specification.columns());
+                let saved = Saved {
+                    job,
+                    parent,
+                    owner,
+                    specification: *specification,
+                    accepted,
+                    started: None,
+                    table,
+                    finished: None,
+                    is_delivered: false,
+                };
+                self.0.insert(job, saved);
+            }
+            Record::Started { job, started } => self.at(job).started = Some(started),
+            Record::Finished { job, message } => self.at(job).finished = Some(*message),
+            Record::Delivered { job } => self.at(job).is_delivered = true,
+            Record::Forgotten { job } => {
+                self.0.retain(|id, saved| *id != job && saved.parent != Some(job));
+            }
+        }
+    }
+
+    fn at(&mut self, job: JobId) -> &mut Saved {
+        self.0.get_mut(&job).expect("accepted before anything else")
+    }
+
+    /// Returns a component that goes on with what is written.
+    fn restart(&self, now: &str) -> (ComponentExchange, Vec<Cut>) {
+        let (mut component, _) = component();
+        let cut = component.restore(self.0.values().cloned().collect(), time(now));
+        (component, cut)
+    }
+}
+
+#[test]
+fn a_restart_keeps_results_and_delivers_what_was_not() {
+    let (mut component, mut specification) = component();
+    let mut spool = Spool::default();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    let me = client("a");
+    for number in [1, 2] {
+        let message = specification.clone().into();
+        let reply = component.handle(&me, message, fresh(number), time(NOON));
+        let job = reply.pending.unwrap();
+        component.job_ended(job, measured(&specification), time(NOON));
+        if number == 1 {
+            component.job_delivered(job);
+        }
+    }
+    spool.carry_out(&mut component);
+
+    let (mut component, cut) = spool.restart("2026-06-01T13:00:00Z");
+    assert!(cut.is_empty());
+    let actions = spool.carry_out(&mut component);
+    let [Action::Deliver { message, .. }] = actions.as_slice() else {
+        panic!("the one that was not delivered: {actions:?}");
+    };
+    assert_eq!(message.token(), Some(fresh(2)));
+    for number in [1, 2] {
+        let redemption = Redemption::token_only("measure", fresh(number));
+        let reply = component.handle(&me, redemption.into(), fresh(9), time(NOON));
+        assert!(matches!(reply.message, Message::Result(_)));
+    }
+}
+
+#[test]
+fn a_restart_starts_what_waited_and_never_what_ran() {
+    let (mut component, mut specification) = component();
+    let mut spool = Spool::default();
+    for (number, when) in [
+        (1, "now + 1d / 1s"),
+        (2, "2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s"),
+        (3, "2026-06-01 12:10:00 ... 2026-06-01 12:20:00 / 1s"),
+    ] {
+        specification.set_when(when.parse().unwrap());
+        let message = specification.clone().into();
+        component.handle(&client("a"), message, fresh(number), time(NOON));
+    }
+    spool.carry_out(&mut component);
+
+    let (mut component, cut) = spool.restart("2026-06-01T12:30:00Z");
+    let [Cut { job, started, .. }] = cut.as_slice() else { panic!("{cut:?}") };
+    assert_eq!(*started, time(NOON));
+    component.job_ended(*job, measured(&specification), time(NOON));
+    let told: Vec<_> = spool
+        .carry_out(&mut component)
+        .into_iter()
+        .map(|action| match action {
+            Action::Deliver { message, .. } => message.to_string(),
+            other => panic!("nothing starts yet: {other:?}"),
+        })
+        .collect();
+    let missed = "this component was not running during the temporal scope>";
+    assert!(told[0].ends_with(missed), "{told:?}");
+    assert!(told[1].starts_with("<result: measure (ping-detail-ip4-0)"), "{told:?}");
+    let start = component.poll_timeout().unwrap();
+    assert_eq!(start, time("2026-06-01T13:00:00Z"));
+    component.handle_timeout(start);
+    assert!(matches!(spool.carry_out(&mut component).as_slice(), [Action::Start { .. }]));
+}
+
+#[test]
+fn a_restart_goes_on_in_the_rhythm_of_a_repeat() {
+    let (mut component, mut specification) = component();
+    let mut spool = Spool::default();
+    specification.set_when("repeat now + 4h / 1h { now + 5s / 1s }".parse().unwrap());
+    let message = specification.clone().into();
+    component.handle(&client("a"), message, fresh(1), time(NOON));
+    let actions = spool.carry_out(&mut component);
+    let [Action::Start { job, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    component.job_ended(*job, measured(&specification), time(NOON));
+    component.handle_timeout(time("2026-06-01T13:00:00Z"));
+    spool.carry_out(&mut component);
+
+    let (mut component, cut) = spool.restart("2026-06-01T14:20:00Z");
+    let [Cut { job, .. }] = cut.as_slice() else { panic!("the second ran: {cut:?}") };
+    let outcome = Outcome::Failed("restarted".into());
+    component.job_ended(*job, outcome, time("2026-06-01T14:20:00Z"));
+    for hour in [15, 16] {
+        let due = time(&format!("2026-06-01T{hour}:00:00Z"));
+        assert_eq!(component.poll_timeout(), Some(due));
+        component.handle_timeout(due);
+        let actions = spool.carry_out(&mut component);
+        let [Action::Start { job, .. }] = actions.as_slice() else {
+            panic!("{actions:?}");
+        };
+        component.job_ended(*job, measured(&specification), due);
+    }
+    let actions = spool.carry_out(&mut component);
+    let [Action::Deliver { message, .. }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    let Message::Envelope(envelope) = &**message else { panic!("an envelope") };
+    let kinds: Vec<_> =
+        envelope.messages().iter().map(|message| message.kind().key()).collect();
+    assert_eq!(kinds, ["result", "exception", "result", "result"]);
+}
+
+#[test]
+fn what_could_not_be_written_down_was_never_accepted() {
+    let (mut component, mut specification) = component();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    let me = client("a");
+    let reply = component.handle(&me, specification.into(), fresh(1), time(NOON));
+    component.take_back(reply.pending.unwrap());
+    assert_eq!(component.active_jobs(), 0);
+    assert_eq!(component.poll_timeout(), None);
+    let redemption = Redemption::token_only("measure", fresh(1));
+    let reply = component.handle(&me, redemption.into(), fresh(9), time(NOON));
+    assert!(matches!(reply.message, Message::Exception(_)));
 }

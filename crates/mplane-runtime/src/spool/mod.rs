@@ -1,0 +1,355 @@
+//! The spool: what a component has accepted and not yet got rid of, on disk.
+//!
+//! An accepted specification is written before its receipt is sent, the start of its
+//! service before it runs, its result before it is delivered; rows of what runs are
+//! written every [`FLUSH_INTERVAL`], or [`FLUSH_ROWS`] at a time. After a restart the
+//! component goes on with what is here; what ran is not run again, it ends with the rows
+//! that it had.
+//!
+//! Results that are given up go to a list of dead letters with the reason.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mplane::access::Identity;
+use mplane::exchange::component::{JobId, Record, Saved};
+use mplane::json::{self, Form, decode, encode};
+use mplane::message::{Message, Specification, Table};
+use mplane::registry::Registries;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use crate::sqlite::{Database, OpenDatabaseError, Opened, WriteError, Written};
+
+/// How long rows wait at most until they are written.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How many rows wait at most until they are written.
+pub const FLUSH_ROWS: usize = 1_000;
+
+/// Dead letters kept, the oldest go first: they are for people to read.
+const DEAD_LETTERS: i64 = 1_000;
+
+/// The schema, as steps from an empty file.
+const MIGRATIONS: [&str; 1] = [include_str!("0001.sql")];
+
+/// An open spool.
+#[derive(Debug)]
+pub struct Spool {
+    database: Database,
+}
+
+impl Spool {
+    /// Opens a spool, which is made if it is not there, and reads what is in it.
+    pub fn open(
+        path: &Path,
+        registries: &Registries,
+    ) -> Result<(Self, Vec<Saved>), OpenSpoolError> {
+        let opened: Opened = Database::open(path, &MIGRATIONS)?;
+        let saved = load(&opened.connection, registries)?;
+        Ok((Self { database: opened.start()? }, saved))
+    }
+
+    /// Writes records, all or none. Calls are carried out in their order. `posted` are those to whom results are posted.
+    pub fn write(
+        &self,
+        records: Vec<Record>,
+        posted: Arc<BTreeSet<Identity>>,
+    ) -> Written {
+        self.database.write(move |connection| {
+            records
+                .into_iter()
+                .try_for_each(|record| write_record(connection, record, &posted))
+        })
+    }
+
+    /// Writes rows `first..` of a running job.
+    pub async fn append_rows(
+        &self,
+        job: JobId,
+        first: usize,
+        json: Vec<u8>,
+    ) -> Result<(), WriteError> {
+        let first = i64::try_from(first).unwrap_or(i64::MAX);
+        self.database
+            .write(move |connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT INTO row_chunk (job, first_row, json) VALUES (?1, ?2, ?3)",
+                    )?
+                    .execute(params![number(job), first, json])
+                    .map(drop)
+            })
+            .durable()
+            .await
+    }
+
+    /// Gives a message up that its receiver refuses for good.
+    pub async fn bury(
+        &self,
+        owner: Identity,
+        message: Message,
+        reason: String,
+    ) -> Result<(), WriteError> {
+        self.database
+            .write(move |connection| {
+                bury(connection, &owner_text(&owner), &text(&message), &reason)
+            })
+            .durable()
+            .await
+    }
+}
+
+/// A message that could not be delivered.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// When it was given up, UTC.
+    pub buried: Timestamp,
+    /// Who should have got it.
+    pub owner: Identity,
+    /// The message, as JSON.
+    pub message: String,
+    /// Why it was given up.
+    pub reason: String,
+}
+
+/// What a spool holds, for people to read.
+#[derive(Debug)]
+pub struct Content {
+    /// Jobs, the oldest first.
+    pub jobs: Vec<Saved>,
+    /// Dead letters, the latest first.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Reads what a spool holds, also while a component uses it.
+pub fn inspect(path: &Path, registries: &Registries) -> Result<Content, OpenSpoolError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    let jobs = load(&connection, registries)?;
+    Ok(Content { jobs, dead_letters: dead_letters(&connection)? })
+}
+
+/// Reads the dead letters of a spool, the latest first.
+fn dead_letters(connection: &Connection) -> rusqlite::Result<Vec<DeadLetter>> {
+    let mut statement = connection.prepare(
+        "SELECT buried_us, owner, message, reason FROM dead_letter ORDER BY id DESC",
+    )?;
+    let letters = statement.query_map([], |row| {
+        let owner: String = row.get(1)?;
+        Ok(DeadLetter {
+            buried: time(row.get(0)?),
+            owner: read_owner(&owner).unwrap_or_else(Identity::unauthenticated),
+            message: row.get(2)?,
+            reason: row.get(3)?,
+        })
+    })?;
+    letters.collect()
+}
+
+/// Writes one record.
+fn write_record(
+    connection: &Connection,
+    record: Record,
+    posted: &BTreeSet<Identity>,
+) -> rusqlite::Result<()> {
+    match record {
+        Record::Accepted { job, parent, owner, specification, accepted } => connection
+            .prepare_cached(
+                "INSERT INTO job (id, parent, owner, specification, accepted_us, is_posted)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                number(job),
+                parent.map(number),
+                owner_text(&owner),
+                text(&Message::from(*specification)),
+                accepted.as_microsecond(),
+                parent.is_none() && posted.contains(&owner),
+            ]),
+        Record::Started { job, started } => connection
+            .prepare_cached("UPDATE job SET started_us = ?2 WHERE id = ?1")?
+            .execute(params![number(job), started.as_microsecond()]),
+        Record::Finished { job, message } => {
+            connection
+                .prepare_cached("DELETE FROM row_chunk WHERE job = ?1")?
+                .execute(params![number(job)])?;
+            connection
+                .prepare_cached("UPDATE job SET message = ?2 WHERE id = ?1")?
+                .execute(params![number(job), text(&message)])
+        }
+        Record::Delivered { job } => connection
+            .prepare_cached("UPDATE job SET is_delivered = 1 WHERE id = ?1")?
+            .execute(params![number(job)]),
+        Record::Forgotten { job } => {
+            let undelivered: Option<(String, String)> = connection
+                .prepare_cached(
+                    "SELECT owner, message FROM job WHERE id = ?1 AND is_posted = 1
+                     AND is_delivered = 0 AND message IS NOT NULL",
+                )?
+                .query_row(params![number(job)], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            if let Some((owner, message)) = undelivered {
+                bury(connection, &owner, &message, "too many results wait for delivery")?;
+            }
+            connection
+                .prepare_cached("DELETE FROM job WHERE id = ?1")?
+                .execute(params![number(job)])
+        }
+    }
+    .map(drop)
+}
+
+/// Writes a dead letter, and removes the oldest ones beyond the limit.
+fn bury(
+    connection: &Connection,
+    owner: &str,
+    message: &str,
+    reason: &str,
+) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO dead_letter (buried_us, owner, message, reason)
+         VALUES (?1, ?2, ?3, ?4)",
+        params![Timestamp::now().as_microsecond(), owner, message, reason],
+    )?;
+    connection.execute(
+        "DELETE FROM dead_letter WHERE id <= (SELECT max(id) FROM dead_letter) - ?1",
+        params![DEAD_LETTERS],
+    )?;
+    Ok(())
+}
+
+/// Reads all jobs.
+fn load(
+    connection: &Connection,
+    registries: &Registries,
+) -> Result<Vec<Saved>, OpenSpoolError> {
+    let mut statement = connection.prepare(
+        "SELECT id, parent, owner, specification, accepted_us, started_us, message,
+         is_delivered FROM job ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let unreadable = |what: String| OpenSpoolError::Unreadable { job: id, what };
+        let message = |json: String| {
+            decode(json.as_bytes(), registries)
+                .map_err(|error| unreadable(error.to_string()))
+        };
+        let specification: Specification = match message(row.get(3)?)? {
+            Message::Specification(specification) => specification,
+            other => {
+                return Err(unreadable(format!(
+                    "its specification is a {}",
+                    other.kind()
+                )));
+            }
+        };
+        let owner: String = row.get(2)?;
+        let owner = read_owner(&owner)
+            .ok_or_else(|| unreadable("its owner is no identity".into()))?;
+        let parent: Option<i64> = row.get(1)?;
+        let started: Option<i64> = row.get(5)?;
+        let finished: Option<String> = row.get(6)?;
+        let mut table = Table::new(specification.columns());
+        if finished.is_none() {
+            load_rows(connection, id, &mut table)?;
+        }
+        all.push(Saved {
+            job: job(id),
+            parent: parent.map(job),
+            owner,
+            specification,
+            accepted: time(row.get(4)?),
+            started: started.map(time),
+            table,
+            finished: finished.map(message).transpose()?,
+            is_delivered: row.get(7)?,
+        });
+    }
+    Ok(all)
+}
+
+/// Reads the rows of a job that ran.
+fn load_rows(
+    connection: &Connection,
+    job: i64,
+    table: &mut Table,
+) -> Result<(), OpenSpoolError> {
+    let mut statement = connection
+        .prepare_cached("SELECT json FROM row_chunk WHERE job = ?1 ORDER BY first_row")?;
+    let mut rows = statement.query(params![job])?;
+    while let Some(row) = rows.next()? {
+        let json: Vec<u8> = row.get(0)?;
+        json::decode_rows(&json, table).map_err(|error| OpenSpoolError::Unreadable {
+            job,
+            what: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Returns a job's number as SQLite keeps it: jobs are counted from 1.
+fn number(job: JobId) -> i64 {
+    i64::try_from(job.number()).unwrap_or(i64::MAX)
+}
+
+/// Returns the job with a number.
+fn job(number: i64) -> JobId {
+    JobId::from_number(number.unsigned_abs())
+}
+
+/// Writes a message as the spool keeps it.
+fn text(message: &Message) -> String {
+    String::from_utf8_lossy(&encode(message, Form::NATIVE)).into_owned()
+}
+
+/// Reads a time as the spool keeps it.
+fn time(microseconds: i64) -> Timestamp {
+    Timestamp::from_microsecond(microseconds).unwrap_or_default()
+}
+
+/// An identity as the spool keeps it.
+#[derive(Serialize, Deserialize)]
+struct Owner {
+    names: Vec<String>,
+    unit: Option<String>,
+}
+
+/// Writes an identity.
+fn owner_text(owner: &Identity) -> String {
+    let names = owner.names().map(ToOwned::to_owned).collect();
+    let unit = owner.unit().map(ToOwned::to_owned);
+    serde_json::to_string(&Owner { names, unit }).expect("text is always JSON")
+}
+
+/// Reads an identity.
+fn read_owner(text: &str) -> Option<Identity> {
+    let owner: Owner = serde_json::from_str(text).ok()?;
+    Some(Identity::new(owner.names.into_iter().map(Into::into), owner.unit.as_deref()))
+}
+
+/// A spool that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenSpoolError {
+    /// The file.
+    #[error(transparent)]
+    Open(#[from] OpenDatabaseError),
+    /// Its content.
+    #[error("cannot read the spool")]
+    Read(#[from] rusqlite::Error),
+    /// A job in it.
+    #[error(
+        "job {job} in the spool cannot be read: {what}; preload the registry it needs, or move the spool away"
+    )]
+    Unreadable {
+        /// The job.
+        job: i64,
+        /// What is wrong with it.
+        what: String,
+    },
+}

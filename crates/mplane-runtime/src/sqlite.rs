@@ -1,0 +1,356 @@
+//! SQLite as everything durable here uses it: one file, one writer, commits in groups.
+//!
+//! A thread owns the connection. Writes that arrive while a commit is under way form the
+//! next one together; a write that arrives when nothing is under way is committed at once.
+//! A write is durable when [`Written::durable`] returns (WAL, `synchronous = FULL`).
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+/// Writes of one commit at most: a bound on how long the first waits for the last.
+const GROUP: usize = 500;
+
+/// How long to wait for a lock that a reader such as a backup holds.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// An open database, for writing.
+#[derive(Debug)]
+pub struct Database {
+    writes: mpsc::Sender<Write>,
+    /// Held as long as the database is open: two programs on one file would each miss
+    /// what the other has in memory.
+    _lock: File,
+}
+
+/// What a write does, within a transaction.
+type Act = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
+
+/// A write on its way to the thread.
+struct Write {
+    act: Act,
+    done: oneshot::Sender<Result<(), WriteError>>,
+}
+
+impl Database {
+    /// Opens a file, which is made if it is not there, and brings its schema up to date:
+    /// each migration is applied once, in order. Returns the connection too, to read what
+    /// is there before the first write; hand it back with [`start`](Opened::start).
+    pub fn open(path: &Path, migrations: &[&str]) -> Result<Opened, OpenDatabaseError> {
+        let failed = |source| OpenDatabaseError::Open { path: path.to_owned(), source };
+        let lock = lock(path)?;
+        let mut connection =
+            Connection::open_with_flags(path, OpenFlags::default()).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+        let check: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(failed)?;
+        if check != "ok" {
+            return Err(OpenDatabaseError::Damaged { path: path.to_owned(), check });
+        }
+        migrate(&mut connection, path, migrations)?;
+        Ok(Opened { connection, lock })
+    }
+
+    /// Writes. Writes are made in the order of calls, whether or not anyone waits for
+    /// them.
+    pub fn write(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Written {
+        let (done, written) = oneshot::channel();
+        let write = Write { act: Box::new(act), done };
+        // If the thread is gone, so is the sender that would have told.
+        let _closed = self.writes.send(write).is_err();
+        Written(written)
+    }
+}
+
+/// A write on its way.
+#[derive(Debug)]
+pub struct Written(oneshot::Receiver<Result<(), WriteError>>);
+
+impl Written {
+    /// Waits until the write is durable.
+    pub async fn durable(self) -> Result<(), WriteError> {
+        self.0.await.unwrap_or(Err(WriteError::Closed))
+    }
+}
+
+/// A database that was opened and is not written to yet.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection, to read.
+    pub connection: Connection,
+    lock: File,
+}
+
+impl Opened {
+    /// Starts the thread that writes.
+    pub fn start(self) -> Result<Database, OpenDatabaseError> {
+        let (writes, queue) = mpsc::channel();
+        let connection = self.connection;
+        std::thread::Builder::new()
+            .name("sqlite".into())
+            .spawn(move || write_all(connection, &queue))
+            .map_err(OpenDatabaseError::Thread)?;
+        Ok(Database { writes, _lock: self.lock })
+    }
+}
+
+/// Locks a file beside the database.
+fn lock(path: &Path) -> Result<File, OpenDatabaseError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let failed = |source| OpenDatabaseError::Lock { path: beside.clone(), source };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(OpenDatabaseError::InUse { path: path.to_owned() })
+        }
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Applies the migrations that the file has not seen.
+fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    migrations: &[&str],
+) -> Result<(), OpenDatabaseError> {
+    let failed = |source| OpenDatabaseError::Open { path: path.to_owned(), source };
+    let version: u32 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed)?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    let Some(outstanding) = migrations.get(version..) else {
+        return Err(OpenDatabaseError::Newer {
+            path: path.to_owned(),
+            version,
+            known: migrations.len(),
+        });
+    };
+    for (index, migration) in outstanding.iter().enumerate() {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(migration).map_err(failed)?;
+        transaction
+            .pragma_update(
+                None,
+                "user_version",
+                u32::try_from(version + index + 1).unwrap_or(u32::MAX),
+            )
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes writes until nobody can ask for any more.
+fn write_all(mut connection: Connection, queue: &mpsc::Receiver<Write>) {
+    while let Ok(first) = queue.recv() {
+        let mut group = vec![first];
+        group.extend(queue.try_iter().take(GROUP - 1));
+        write_group(&mut connection, group);
+    }
+}
+
+/// Makes a group of writes in one transaction. If it fails, each is made alone, so that
+/// one that cannot be made does not cost the others.
+fn write_group(connection: &mut Connection, group: Vec<Write>) {
+    let (acts, done): (Vec<_>, Vec<_>) =
+        group.into_iter().map(|write| (write.act, write.done)).unzip();
+    let mut outcomes = Vec::with_capacity(acts.len());
+    let written = (|| {
+        let mut transaction = connection.transaction()?;
+        for act in acts {
+            // A write that fails leaves no trace; the others go on.
+            let savepoint = transaction.savepoint()?;
+            outcomes.push(act(&savepoint));
+            if matches!(outcomes.last(), Some(Ok(()))) {
+                savepoint.commit()?;
+            }
+        }
+        transaction.commit()
+    })();
+    let mut outcomes = outcomes.into_iter();
+    for done in done {
+        let outcome = match (&written, outcomes.next()) {
+            (Ok(()), Some(Ok(()))) => Ok(()),
+            (_, Some(Err(error))) => Err(WriteError::Sqlite(error.to_string())),
+            (Err(error), _) => Err(WriteError::Sqlite(error.to_string())),
+            (Ok(()), None) => Err(WriteError::Closed),
+        };
+        if done.send(outcome).is_err() {
+            tracing::trace!("nobody waits for a write any more");
+        }
+    }
+}
+
+/// A write that was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// SQLite refused, mostly because the disk is full.
+    #[error("cannot write to the database: {0}")]
+    Sqlite(String),
+    /// The program ends.
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// A database that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenDatabaseError {
+    /// SQLite refused.
+    #[error("cannot open the database {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rusqlite::Error,
+    },
+    /// The file is no sound database.
+    #[error("the database {path} is damaged ({check}); restore it, or move it away")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first thing found.
+        check: String,
+    },
+    /// A later version of the program has written it.
+    #[error(
+        "the database {path} has schema {version}, this program knows up to {known}; use a newer program"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        version: usize,
+        /// The latest known schema.
+        known: usize,
+    },
+    /// Another program uses it.
+    #[error("the database {path} is used by another program; give each its own")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The lock cannot be made.
+    #[error("cannot lock {path}")]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// There is no thread to write.
+    #[error("cannot start a thread for the database")]
+    Thread(#[source] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = "CREATE TABLE number (n INTEGER NOT NULL) STRICT;";
+
+    /// A database file in a folder of its own, removed at the end of the test.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let unique = format!("mplane-sqlite-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(unique);
+            std::fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("test.db")
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ignored = std::fs::remove_dir_all(&self.0).is_err();
+        }
+    }
+
+    fn count(path: &Path) -> i64 {
+        let connection = Connection::open(path).unwrap();
+        connection.query_row("SELECT count(*) FROM number", [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_does_not_cost_the_others() {
+        let place = Place::new("group");
+        let database = Database::open(&place.file(), &[SCHEMA]).unwrap().start().unwrap();
+        let writes: Vec<_> = (0..100)
+            .map(|n| {
+                database.write(move |connection| {
+                    let value = (n % 10 != 0).then_some(n);
+                    connection
+                        .execute("INSERT INTO number VALUES (?1)", [value])
+                        .map(drop)
+                })
+            })
+            .collect();
+        let mut failed = 0;
+        for write in writes {
+            failed += u32::from(write.durable().await.is_err());
+        }
+        assert_eq!(failed, 10);
+        drop(database);
+        assert_eq!(count(&place.file()), 90);
+    }
+
+    #[test]
+    fn migrations_are_applied_once_and_never_back() {
+        let place = Place::new("migrate");
+        let more = "INSERT INTO number VALUES (1);";
+        drop(Database::open(&place.file(), &[SCHEMA]).unwrap());
+        drop(Database::open(&place.file(), &[SCHEMA, more]).unwrap());
+        drop(Database::open(&place.file(), &[SCHEMA, more]).unwrap());
+        assert_eq!(count(&place.file()), 1);
+        let error = Database::open(&place.file(), &[SCHEMA]).unwrap_err();
+        assert!(
+            error.to_string().ends_with(
+                "has schema 2, this program knows up to 1; use a newer program"
+            )
+        );
+    }
+
+    #[test]
+    fn one_program_at_a_time() {
+        let place = Place::new("lock");
+        let first = Database::open(&place.file(), &[SCHEMA]).unwrap();
+        let error = Database::open(&place.file(), &[SCHEMA]).unwrap_err();
+        assert!(matches!(error, OpenDatabaseError::InUse { .. }));
+        drop(first);
+        assert!(Database::open(&place.file(), &[SCHEMA]).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused() {
+        let place = Place::new("damaged");
+        std::fs::write(place.file(), "not a database, but quite long ".repeat(100))
+            .unwrap();
+        assert!(Database::open(&place.file(), &[SCHEMA]).is_err());
+    }
+}
