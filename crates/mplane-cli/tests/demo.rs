@@ -8,6 +8,7 @@
 mod machine;
 #[path = "support/newcomer.rs"]
 mod newcomer;
+#[expect(dead_code, reason = "each ring uses its part")]
 mod support;
 
 use std::fs::{self, File, Permissions, TryLockError};

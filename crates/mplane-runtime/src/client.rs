@@ -1,5 +1,6 @@
 //! The client driver: discovers capabilities, sends specifications, redeems results.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use mplane::exchange::client::{
     ClientExchange, Measurement, MeasurementState, SpecifyError,
 };
 use mplane::json::{self, DecodeError, Unreadable};
+use mplane::limits;
 use mplane::message::{Interrupt, Message};
 use mplane::registry::Registries;
 use mplane::when::When;
@@ -51,31 +53,47 @@ impl Client {
 
     /// Fetches the capabilities; those known before from the same peer are replaced.
     /// Returns how many there are.
+    ///
+    /// A reference component has no list of them but a page of links, which are followed.
     pub async fn discover(&mut self) -> Result<usize, ClientError> {
-        let ask = Ask {
-            method: Method::GET,
-            path: path::CAPABILITIES,
-            messages: &[],
-            wait: Duration::ZERO,
-        };
-        let answer = self.ask(ask).await?;
-        let parts = json::decode_parts(&answer.body, &self.registries)?;
-        self.exchange.forget_capabilities(&answer.identity);
-        for message in parts.messages {
-            match message {
-                Ok(message) => self.exchange.handle(&answer.identity, message),
-                Err(Unreadable { label, error }) => warn!(
-                    label,
-                    %error,
-                    "a capability cannot be read and is left out"
-                ),
+        let answer = self.http.ask(&self.base, Self::get(path::CAPABILITIES)).await?;
+        let mut found = Vec::new();
+        let peer = if answer.status == StatusCode::NOT_FOUND {
+            let page = self.ask(Self::get(path::CAPABILITY_PAGE)).await?;
+            for link in links(&page.body) {
+                let answer = self.ask(Self::get(&link)).await?;
+                found.extend(self.read_capabilities(&answer)?);
             }
+            page.identity
+        } else {
+            let answer = self.understood(answer)?;
+            found = self.read_capabilities(&answer)?;
+            answer.identity
+        };
+        self.exchange.forget_capabilities(&peer);
+        for message in found {
+            self.exchange.handle(&peer, message);
         }
-        Ok(self
-            .exchange
-            .capabilities()
-            .filter(|(peer, _)| **peer == answer.identity)
-            .count())
+        Ok(self.exchange.capabilities().filter(|(of, _)| **of == peer).count())
+    }
+
+    /// Reads the capabilities of an answer; what cannot be read is left out with a
+    /// warning.
+    fn read_capabilities(&self, answer: &Answer) -> Result<Vec<Message>, ClientError> {
+        let parts = json::decode_parts(&answer.body, &self.registries)?;
+        let readable = parts.messages.into_iter().filter_map(|message| match message {
+            Ok(message) => Some(message),
+            Err(Unreadable { label, error }) => {
+                warn!(label, %error, "a capability cannot be read and is left out");
+                None
+            }
+        });
+        Ok(readable.collect())
+    }
+
+    /// Makes a request for what is at a path.
+    const fn get(path: &str) -> Ask<'_> {
+        Ask { method: Method::GET, path, messages: &[], wait: Duration::ZERO }
     }
 
     /// Makes a specification of a capability, named by label or token, and sends it.
@@ -137,6 +155,11 @@ impl Client {
     /// Sends a request and refuses answers that are not understood.
     async fn ask(&self, ask: Ask<'_>) -> Result<Answer, ClientError> {
         let answer = self.http.ask(&self.base, ask).await?;
+        self.understood(answer)
+    }
+
+    /// Refuses an answer that is not understood.
+    fn understood(&self, answer: Answer) -> Result<Answer, ClientError> {
         if answer.status == StatusCode::OK {
             return Ok(answer);
         }
@@ -152,6 +175,25 @@ impl Client {
         let token = measurement.specification.token();
         self.exchange.measurement(token.as_str()).cloned().unwrap_or(measurement)
     }
+}
+
+/// Links followed at most: as many capabilities as an envelope may hold.
+const LINKS: usize = limits::ENVELOPE_CONTENTS;
+
+/// Returns the paths that a page links to, on the same host: reference components write
+/// one for each capability.
+fn links(page: &[u8]) -> Vec<String> {
+    let page = String::from_utf8_lossy(page);
+    let mut links = BTreeSet::new();
+    for after in page.split("href=").skip(1).take(LINKS) {
+        let mut characters = after.chars();
+        let Some(quote @ ('"' | '\'')) = characters.next() else { continue };
+        let link: String = characters.take_while(|c| *c != quote).collect();
+        if link.starts_with('/') && !link.starts_with("//") {
+            links.insert(link);
+        }
+    }
+    links.into_iter().collect()
 }
 
 /// Says whether nothing more is to come of a measurement.
@@ -179,4 +221,17 @@ pub enum ClientError {
     /// The specification cannot be made.
     #[error(transparent)]
     Specify(Box<SpecifyError>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::links;
+
+    #[test]
+    fn links_are_paths_on_the_same_host() {
+        let page = b"<a href='/capability/1'>a</a><a href=\"/capability/2\">b</a>\
+                     <a href='https://elsewhere/'>c</a><a href='//elsewhere/'>d</a>\
+                     <a href='/capability/1'>again</a><a href='";
+        assert_eq!(links(page), ["/capability/1", "/capability/2"]);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod domain;
 mod restart;
+#[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -94,16 +94,20 @@ impl Program {
 
     /// Waits for the first line of a stream that contains all of these texts.
     pub(crate) fn wait_for(&mut self, stream: Stream, texts: &[&str]) -> String {
+        self.wait_for_nth(stream, texts, 1)
+    }
+
+    /// Waits for the nth line, from 1, of a stream that contains all of these texts.
+    pub(crate) fn wait_for_nth(
+        &mut self,
+        stream: Stream,
+        texts: &[&str],
+        nth: usize,
+    ) -> String {
         let started = Instant::now();
         loop {
-            let seen = match stream {
-                Stream::Out => &self.so_far.out,
-                Stream::Err => &self.so_far.err,
-            };
-            let found =
-                seen.lines().find(|line| texts.iter().all(|text| line.contains(text)));
-            if let Some(line) = found {
-                return line.to_owned();
+            if let Some(line) = self.so_far.nth_line(stream, texts, nth) {
+                return line;
             }
             let left = DEADLINE.saturating_sub(started.elapsed());
             let Ok((stream, line)) = self.lines.recv_timeout(left) else {
@@ -111,6 +115,14 @@ impl Program {
             };
             self.so_far.take(stream, &line);
         }
+    }
+
+    /// Says whether a line of a stream that contains all of these texts has come.
+    pub(crate) fn has_said(&mut self, stream: Stream, texts: &[&str]) -> bool {
+        while let Ok((stream, line)) = self.lines.try_recv() {
+            self.so_far.take(stream, &line);
+        }
+        self.so_far.nth_line(stream, texts, 1).is_some()
     }
 
     /// Sends a signal.
@@ -147,6 +159,17 @@ impl Drop for Program {
 }
 
 impl Output {
+    /// Returns the nth line, from 1, of a stream that contains all of these texts.
+    fn nth_line(&self, stream: Stream, texts: &[&str], nth: usize) -> Option<String> {
+        let text = match stream {
+            Stream::Out => &self.out,
+            Stream::Err => &self.err,
+        };
+        let mut found =
+            text.lines().filter(|line| texts.iter().all(|text| line.contains(text)));
+        found.nth(nth.checked_sub(1)?).map(ToOwned::to_owned)
+    }
+
     /// Takes a line.
     fn take(&mut self, stream: Stream, line: &[u8]) {
         let line = std::str::from_utf8(line).expect("programs write UTF-8");

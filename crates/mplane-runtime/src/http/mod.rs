@@ -16,6 +16,8 @@ use mplane::message::Message;
 pub mod path {
     /// The capabilities of a component or supervisor, as one envelope.
     pub const CAPABILITIES: &str = "/capabilities";
+    /// A page with a link to each capability of a component.
+    pub const CAPABILITY_PAGE: &str = "/capability";
     /// Where components offer capabilities to a supervisor.
     pub const REGISTER_CAPABILITY: &str = "/register/capability";
     /// Where components fetch specifications from a supervisor.

@@ -1,0 +1,170 @@
+//! The reference implementation as peer: its programs and ours, over sockets and mutual
+//! TLS, in each place.
+
+mod reference;
+#[expect(dead_code, reason = "each ring uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use reference::Peers;
+use support::{DEADLINE, LOOK_AGAIN, Output, Stream};
+
+/// Commands of a client that pings for two seconds.
+const PING: &str =
+    "set destination.ip4 127.0.0.1; when now + 2s / 1s; runcap ping-average-ip4; wait";
+
+#[test]
+fn a_reference_component_measures_for_our_supervisor_and_client() {
+    let Some(peers) = Peers::prepare() else { return };
+    let (_supervisor, port) = peers.our_supervisor();
+    let mut component = peers.reference_component(port);
+    peers.wait_for_capability(port, "peer-types");
+    let output = peers.our_client(port, PING).expect(0);
+    let [row] = &rows_of(&output)[..] else { panic!("an average is a row: {output:#?}") };
+    assert_eq!(row[..3], ["250", "250", "250"], "as the synthetic replies have it");
+    assert!(output.err.contains("Test.Components.com-1"), "{output:#?}");
+    component.wait_for(Stream::Out, &["successfully returned"]);
+}
+
+#[test]
+fn every_type_of_value_comes_from_a_reference_component() {
+    let Some(peers) = Peers::prepare() else { return };
+    let port = peers.port();
+    let _component = peers.reference_listening_component(port);
+    peers.wait_for_port(port);
+    let commands =
+        "listcap; set destination.ip4 127.0.0.1; when now; runcap peer-types; wait";
+    let output = peers.our_client(port, commands).expect(0);
+    for text in [
+        "Capability peer-types ",
+        "2001:db8::1",
+        "12.5",
+        "True",
+        "http://example.com/a,b?c=\u{e9}",
+        "location.civil",
+        " *",
+    ] {
+        assert!(output.out.contains(text), "{text}: {output:#?}");
+    }
+}
+
+#[test]
+fn a_failure_of_a_reference_component_is_told() {
+    let Some(peers) = Peers::prepare() else { return };
+    let port = peers.port();
+    let _component = peers.reference_listening_component(port);
+    peers.wait_for_port(port);
+    let commands = "set destination.ip4 127.0.0.1; when now; runcap peer-fail; wait";
+    let output = peers.our_client(port, commands).expect(1);
+    assert!(output.err.contains("peer-fail always fails"), "{output:#?}");
+}
+
+#[test]
+fn a_reference_client_runs_what_our_component_offers() {
+    let Some(peers) = Peers::prepare() else { return };
+    let (_component, port) = peers.our_listening_component();
+    let mut shell = peers.reference_client(&format!("{}:{port}/", peers.address()));
+    shell.send("listcap");
+    shell.wait_for(&["Capability ping-average-ip4"]);
+    shell.send("when now + 7s / 1s");
+    shell.send("set destination.ip4 127.0.0.1");
+    shell.send("runcap ping-detail-ip4");
+    // It takes longer than a client waits at once, so it goes through a receipt.
+    shell.wait_for_result("ping-detail-ip4-0");
+    shell.send("showmeas ping-detail-ip4-0");
+    shell.wait_for(&["resultvalues", "(", "7)"]);
+}
+
+#[test]
+fn a_reference_client_repeats_a_measurement_of_our_component() {
+    let Some(peers) = Peers::prepare() else { return };
+    let (_component, port) = peers.our_listening_component();
+    let mut shell = peers.reference_client(&format!("{}:{port}/", peers.address()));
+    shell.send("listcap");
+    shell.wait_for(&["Capability ping-average-ip4"]);
+    shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
+    shell.send("set destination.ip4 127.0.0.1");
+    shell.send("runcap ping-average-ip4");
+    shell.wait_for_result("ping-average-ip4-0");
+}
+
+#[test]
+fn our_supervisor_relays_between_reference_programs() {
+    let Some(peers) = Peers::prepare() else { return };
+    let (_supervisor, port) = peers.our_supervisor();
+    let _component = peers.reference_component(port);
+    peers.wait_for_capability(port, "ping-average-ip4");
+    let mut shell = peers.reference_client(&format!("{}:{port}/", peers.address()));
+    shell.send("when now + 2s / 1s");
+    shell.send("set destination.ip4 127.0.0.1");
+    shell.send("runcap ping-average-ip4");
+    shell.wait_for_result("ping-average-ip4-0");
+    shell.send("showmeas ping-average-ip4-0");
+    shell.wait_for(&["delay.twoway.icmp.us.mean: 250"]);
+}
+
+#[test]
+fn our_component_registers_with_a_reference_supervisor_and_delivers_to_it() {
+    let Some(peers) = Peers::prepare() else { return };
+    let (components, clients) = (peers.port(), peers.port());
+    let mut supervisor = peers.reference_supervisor(components, clients);
+    peers.wait_for_port(components);
+    let mut component = peers.our_component(components);
+    component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
+    let mut shell = peers.reference_client(&format!("{}:{clients}/", peers.address()));
+    shell.wait_for_capability("ping-average-ip4");
+    shell.send("when now + 2s / 1s");
+    shell.send("set destination.ip4 127.0.0.1");
+    shell.send("runcap ping-average-ip4");
+    supervisor.wait_for(Stream::Out, &["Received result for ping-average-ip4"]);
+    component.wait_for(Stream::Err, &["\"finished\"", "result"]);
+    shell.wait_for_result("ping-average-ip4-0");
+}
+
+#[test]
+fn our_component_registers_again_when_a_reference_supervisor_restarts() {
+    let Some(peers) = Peers::prepare() else { return };
+    let (components, clients) = (peers.port(), peers.port());
+    let first = peers.reference_supervisor(components, clients);
+    peers.wait_for_port(components);
+    let mut component = peers.our_component(components);
+    component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
+    first.signal(Signal::SIGKILL);
+    first.finish();
+    component.wait_for(Stream::Err, &["cannot register"]);
+    let _second = peers.reference_supervisor(components, clients);
+    component.wait_for_nth(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"], 2);
+}
+
+#[test]
+fn our_component_serves_a_reference_client_that_listens() {
+    let Some(peers) = Peers::prepare() else { return };
+    let port = peers.port();
+    let mut shell = peers.reference_listening_client(port);
+    peers.wait_for_port(port);
+    let _component = peers.our_component(port);
+    shell.wait_for_capability("ping-average-ip4");
+    shell.send("when now + 2s / 1s");
+    shell.send("set destination.ip4 127.0.0.1");
+    shell.send("runcap ping-average-ip4");
+    shell.wait_for_result("ping-average-ip4-0");
+}
+
+/// Returns the rows of a result, each as its cells.
+fn rows_of(output: &Output) -> Vec<Vec<&str>> {
+    let lines = output.out.lines().skip_while(|line| !line.starts_with("delay."));
+    lines.skip(1).map(|line| line.split_whitespace().collect()).collect()
+}
+
+/// Looks again and again until a condition holds.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "{what} does not come true");
+        std::thread::sleep(LOOK_AGAIN * 10);
+    }
+}
