@@ -13,10 +13,16 @@
 
 mod decode;
 mod encode;
+mod error;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod value;
 mod wire;
 
-pub use decode::{DecodeError, Place, decode, decode_all};
+pub use decode::{decode, decode_all};
 pub use encode::{Form, Layout, encode, encode_array};
+pub use error::{DecodeError, Place};
 
 /// The media type of messages, written without parameters: the reference's programs
 /// compare it literally.
