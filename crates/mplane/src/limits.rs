@@ -27,6 +27,10 @@ pub const RESULT_ROWS: usize = 1_000_000;
 /// are better measured by several specifications.
 pub const LIST_MEMBERS: usize = 4_096;
 
+/// Arrays and objects within a value of type object. The JSON reader stops at 128, of
+/// which the message around it takes some.
+pub const OBJECT_DEPTH: usize = 64;
+
 /// Members of all sets and lists of one message, so that a large message of them takes 40
 /// MB and not twenty times its size.
 pub const MESSAGE_MEMBERS: usize = 1_000_000;

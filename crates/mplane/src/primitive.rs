@@ -260,6 +260,8 @@ pub struct ParseValueError {
 enum Problem {
     #[error("expected {0}")]
     Expected(&'static str),
+    #[error("objects nest at most {} deep", limits::OBJECT_DEPTH)]
+    TooDeep,
     #[error("naturals are not negative")]
     Negative,
     #[error("naturals go up to 18446744073709551615")]
@@ -388,9 +390,27 @@ fn without_separators(text: &str) -> Option<String> {
 /// Reads a JSON object and returns it compact, with sorted keys.
 fn parse_object(text: &str) -> Result<Box<str>, Problem> {
     match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(object @ serde_json::Value::Object(_)) => Ok(object.to_string().into()),
+        Ok(object @ serde_json::Value::Object(_)) => {
+            canonical_object(&object).ok_or(Problem::TooDeep)
+        }
         _ => Err(Problem::Expected("a JSON object such as {\"key\": 1}")),
     }
+}
+
+/// Returns the canonical text of a JSON object; `None` if it nests too deep.
+pub(crate) fn canonical_object(object: &serde_json::Value) -> Option<Box<str>> {
+    fn fits(value: &serde_json::Value, levels: usize) -> bool {
+        match value {
+            serde_json::Value::Array(items) => {
+                levels > 0 && items.iter().all(|item| fits(item, levels - 1))
+            }
+            serde_json::Value::Object(entries) => {
+                levels > 0 && entries.values().all(|entry| fits(entry, levels - 1))
+            }
+            _ => true,
+        }
+    }
+    fits(object, limits::OBJECT_DEPTH).then(|| object.to_string().into())
 }
 
 /// Quotes input for an error message, cut to a readable length.

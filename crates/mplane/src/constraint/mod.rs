@@ -84,7 +84,7 @@ impl Constraint {
                 }
                 members.push(parse_member(
                     primitive,
-                    member.trim(),
+                    member.trim_ascii(),
                     "a member of a set",
                 )?);
             }
@@ -313,7 +313,7 @@ fn split_range(
     if high.contains(separator) {
         return Some(Err(ParseConstraintError::Ends(quote(text))));
     }
-    let (low, high) = (low.trim(), high.trim());
+    let (low, high) = (low.trim_ascii(), high.trim_ascii());
     // Nothing is a text too, but not an end that could be read again.
     let textual_end_missing = textual && (low.is_empty() || high.is_empty());
     (!textual_end_missing).then_some(Ok([low, high]))

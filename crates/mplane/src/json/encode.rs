@@ -210,13 +210,14 @@ impl<'a> Encoded<'a> {
                 Section::Pairs(parameters(statement, values, self.form), self.form),
             ));
         }
-        let metadata: Vec<_> = statement
+        let mut metadata: Vec<_> = statement
             .metadata()
             .filter(|(element, _)| {
                 self.form.provenance || element.namespace() != PLATFORM
             })
             .map(|(element, value)| (element.name(), Cell::of(value)))
             .collect();
+        metadata.sort_by_key(|(name, _)| *name);
         if !metadata.is_empty() {
             sections.push(("metadata", Section::Pairs(metadata, self.form)));
         }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::error::{DecodeError, Trail};
 use crate::limits;
 use crate::message::Kind;
+use crate::primitive::canonical_object;
 
 /// A message's sections.
 #[derive(Default)]
@@ -123,7 +124,9 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Scalar<'de>, A::Error> {
         let object =
             serde_json::Map::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        Ok(Scalar::Object(serde_json::Value::Object(object).to_string().into()))
+        canonical_object(&serde_json::Value::Object(object))
+            .map(Scalar::Object)
+            .ok_or_else(|| too_many("levels of objects", limits::OBJECT_DEPTH))
     }
 }
 
