@@ -2,4 +2,5 @@
 //!
 //! Nothing here is published; it may see every other crate.
 
+pub mod fuzz;
 pub mod vectors;

@@ -129,6 +129,7 @@ fn schema_of(message: &Message) -> Option<String> {
         Message::Redemption(redemption) => redemption.statement()?.schema().to_string(),
         Message::Interrupt(interrupt) => interrupt.statement()?.schema().to_string(),
         Message::Withdrawal(withdrawal) => withdrawal.statement()?.schema().to_string(),
+        Message::Indirection(indirection) => indirection.schema().to_string(),
         Message::Exception(_) | Message::Envelope(_) => return None,
     })
 }

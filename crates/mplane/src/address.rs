@@ -69,6 +69,41 @@ impl Address {
     }
 }
 
+/// Returns the networks that together are all addresses from `low` to `high`, in order;
+/// none if the two are not of one family or `low` is above `high`.
+pub(crate) fn networks_between(low: IpAddr, high: IpAddr) -> Vec<Address> {
+    let (width, mut next, last) = match (low, high) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => {
+            (32, u128::from(low.to_bits()), u128::from(high.to_bits()))
+        }
+        (IpAddr::V6(low), IpAddr::V6(high)) => (128, low.to_bits(), high.to_bits()),
+        _ => return Vec::new(),
+    };
+    let address = |bits: u128| match width {
+        32 => u32::try_from(bits).map_or(low, |bits| Ipv4Addr::from_bits(bits).into()),
+        _ => Ipv6Addr::from_bits(bits).into(),
+    };
+    let mut networks = Vec::new();
+    while next <= last {
+        // The largest network that starts here and does not reach beyond the end.
+        let aligned = next.trailing_zeros().min(width);
+        let host_bits = (0..=aligned)
+            .rev()
+            .find(|bits| {
+                let hosts = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
+                hosts <= last - next
+            })
+            .unwrap_or(0);
+        let prefix_length = u8::try_from(width - host_bits).unwrap_or(u8::MAX);
+        networks.push(Address { ip: address(next), prefix_length, zone: None });
+        match next.checked_add(1_u128.checked_shl(host_bits).unwrap_or(0)) {
+            Some(following) if following > next => next = following,
+            _ => break,
+        }
+    }
+    networks
+}
+
 impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {
         Self::host(ip)
@@ -212,6 +247,20 @@ mod tests {
         assert!(all.covers(&read("2001:db8::1").unwrap()));
         assert!(!all.covers(&read("10.0.0.1").unwrap()));
         assert_eq!(network.last().to_string(), "10.255.255.255");
+    }
+
+    #[test]
+    fn ranges_are_networks_put_together() {
+        let between = |low: &str, high: &str| {
+            let networks = networks_between(low.parse().unwrap(), high.parse().unwrap());
+            networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(between("10.0.0.0", "10.255.255.255"), "10.0.0.0/8");
+        assert_eq!(between("10.0.0.1", "10.0.0.4"), "10.0.0.1 10.0.0.2/31 10.0.0.4");
+        assert_eq!(between("0.0.0.0", "255.255.255.255"), "0.0.0.0/0");
+        assert_eq!(between("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "::/0");
+        assert_eq!(between("10.0.0.4", "10.0.0.1"), "");
+        assert_eq!(between("10.0.0.4", "::1"), "");
     }
 
     #[test]

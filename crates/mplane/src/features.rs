@@ -9,7 +9,8 @@
 use std::fmt::{self, Display};
 
 use crate::json::{Form, Layout};
-use crate::message::Statement;
+use crate::message::{Parameter, Statement};
+use crate::primitive::Value;
 use crate::registry::CORE;
 
 /// The HTTP header that announces features, blank-separated.
@@ -69,11 +70,11 @@ impl Features {
     /// What a reference peer understands beyond the reference: nothing.
     pub const NONE: Self = Self(0);
 
-    /// What this implementation announces. Parameters with several values are not among
-    /// it yet.
+    /// What this implementation announces: everything.
     pub const OURS: Self = Self(
         Feature::NativeValues.bit()
             | Feature::Registries.bit()
+            | Feature::Multivalue.bit()
             | Feature::Prefix.bit()
             | Feature::Provenance.bit()
             | Feature::Fractional.bit(),
@@ -95,18 +96,33 @@ impl Features {
     pub const fn form(self) -> Form {
         Form {
             native_values: self.has(Feature::NativeValues),
+            networks: self.has(Feature::Prefix),
             provenance: self.has(Feature::Provenance),
             layout: Layout::Compact,
         }
     }
 
-    /// Says whether such a peer can read a statement: an element that it does not know
-    /// costs a reference peer the whole envelope.
+    /// Says whether such a peer can read a statement: what it does not know, be it an
+    /// element or a way to write values, costs a reference peer the whole envelope.
     pub fn can_read(self, statement: &Statement) -> bool {
         let known = |namespace: &str| namespace == CORE || self.has(Feature::Registries);
         known(statement.registry())
+            && (self.has(Feature::Fractional) || !statement.when().has_fraction())
             && statement.columns().all(|element| known(element.namespace()))
-            && statement.parameters().all(|p| known(p.element().namespace()))
+            && statement.parameters().all(|parameter| {
+                known(parameter.element().namespace()) && self.can_read_values(parameter)
+            })
+    }
+
+    /// Says whether such a peer can read the constraint and the value of a parameter.
+    fn can_read_values(self, parameter: &Parameter) -> bool {
+        let several = parameter.constraint().allows_several()
+            || matches!(parameter.value(), Some(Value::List(_)));
+        // A single network among what is allowed is written as a range.
+        let network = parameter.constraint().without_networks().is_none()
+            || matches!(parameter.value(), Some(Value::Address(one)) if !one.is_host());
+        (self.has(Feature::Multivalue) || !several)
+            && (self.has(Feature::Prefix) || !network)
     }
 }
 
@@ -126,12 +142,33 @@ impl Display for Features {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Registries;
 
     #[test]
     fn announces_what_it_reads() {
         let header = Features::OURS.to_string();
-        assert_eq!(header, "native-values registries prefix provenance fractional");
+        assert_eq!(
+            header,
+            "native-values registries multivalue prefix provenance fractional"
+        );
         assert_eq!(Features::parse(&header), Features::OURS);
         assert_eq!(Features::parse("telepathy"), Features::NONE);
+    }
+
+    #[test]
+    fn reference_peers_are_spared_what_they_cannot_read() {
+        let registries = Registries::embedded();
+        let readable = |when: &str, name: &str, constraint: &str| {
+            let statement = Statement::measure(when.parse().unwrap())
+                .parameter(&registries, name, constraint)
+                .unwrap();
+            assert!(Features::OURS.can_read(&statement));
+            Features::NONE.can_read(&statement)
+        };
+        assert!(readable("now", "destination.ip4", "10.0.0.0/8"));
+        assert!(!readable("now", "destination.ip4", "10.0.0.0/8,192.0.2.1"));
+        assert!(!readable("now", "destination.ip4", "[*]"));
+        assert!(!readable("now + 1.5s", "destination.ip4", "*"));
+        assert!(!readable("now", "timestamp.source", "*"));
     }
 }

@@ -8,8 +8,8 @@
 pub const MESSAGE_BYTES: usize = 64 << 20;
 
 /// Envelopes within envelopes. Registrations need one level, results of repeated
-/// measurements two.
-pub const ENVELOPE_DEPTH: usize = 8;
+/// measurements two; each is read once more than the one around it.
+pub const ENVELOPE_DEPTH: usize = 16;
 
 /// Messages in one envelope: more capabilities than the largest component has, and a
 /// bound on the work one request can cause.
@@ -22,6 +22,18 @@ pub const SECTION_ENTRIES: usize = 1_024;
 /// Rows of one result: ten times the largest result of any known component. Longer
 /// measurements are repeated, or exported indirectly.
 pub const RESULT_ROWS: usize = 1_000_000;
+
+/// Values of one parameter that allows several: the targets of one specification. More
+/// are better measured by several specifications.
+pub const LIST_MEMBERS: usize = 4_096;
+
+/// Arrays and objects within a value of type object. The JSON reader stops at 128, of
+/// which the message around it takes some.
+pub const OBJECT_DEPTH: usize = 64;
+
+/// Members of all sets and lists of one message, so that a large message of them takes 40
+/// MB and not twenty times its size.
+pub const MESSAGE_MEMBERS: usize = 1_000_000;
 
 /// Members of one set constraint, enough for a port list or a list of hosts.
 pub const CONSTRAINT_MEMBERS: usize = 65_536;

@@ -8,7 +8,8 @@
 //!
 //! Differences: negative naturals are refused (the reference lets them through);
 //! naturals are exact to 2^64-1 (the reference rounds beyond 2^53); `*` and `None` both
-//! mean "no value" for times; addresses may be networks; `object` is of version 2.
+//! mean "no value" for times; addresses may be networks; `object` is of version 2. Digits
+//! are ASCII (the reference takes those of every script).
 
 use std::cmp::Ordering;
 use std::fmt::{self, Display};
@@ -53,6 +54,11 @@ impl Primitive {
             Self::Url => "url",
             Self::Object => "object",
         }
+    }
+
+    /// Says whether values are numbers.
+    pub const fn is_number(self) -> bool {
+        matches!(self, Self::Natural | Self::Real)
     }
 
     /// Returns how the reference writes "no value" of this primitive in hash input.
@@ -123,6 +129,8 @@ pub enum Value {
     Url(Box<str>),
     /// A JSON object in its canonical text: compact, keys sorted.
     Object(Box<str>),
+    /// Several values of one type: what a parameter has whose constraint allows several.
+    List(List),
 }
 
 impl Value {
@@ -159,7 +167,15 @@ impl Value {
         })
     }
 
-    /// Returns the type of this value.
+    /// Returns the members of a list, the value itself otherwise.
+    pub const fn members(&self) -> &[Self] {
+        match self {
+            Self::List(list) => list.members(),
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// Returns the type of this value, of a list that of its members.
     pub const fn primitive(&self) -> Primitive {
         match self {
             Self::String(_) => Primitive::String,
@@ -170,6 +186,7 @@ impl Value {
             Self::Address(_) => Primitive::Address,
             Self::Url(_) => Primitive::Url,
             Self::Object(_) => Primitive::Object,
+            Self::List(list) => list.primitive,
         }
     }
 }
@@ -186,7 +203,46 @@ impl Display for Value {
             Self::Bool(false) => f.write_str("False"),
             Self::Time(instant) => instant.fmt(f),
             Self::Address(address) => address.fmt(f),
+            Self::List(list) => list.fmt(f),
         }
+    }
+}
+
+/// Several values of one type, at least one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct List {
+    primitive: Primitive,
+    members: Box<[Value]>,
+}
+
+impl List {
+    /// Makes a list; `None` without members, with too many of them, or if they are of
+    /// different types or lists themselves.
+    pub fn new(members: Vec<Value>) -> Option<Self> {
+        let primitive = members.first()?.primitive();
+        let fits = members.len() <= limits::LIST_MEMBERS
+            && members.iter().all(|member| {
+                !matches!(member, Value::List(_)) && member.primitive() == primitive
+            });
+        fits.then(|| Self { primitive, members: members.into() })
+    }
+
+    /// Returns the values in order.
+    pub const fn members(&self) -> &[Value] {
+        &self.members
+    }
+}
+
+impl Display for List {
+    /// Writes the members with single blanks between.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, member) in self.members.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            member.fmt(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -204,6 +260,8 @@ pub struct ParseValueError {
 enum Problem {
     #[error("expected {0}")]
     Expected(&'static str),
+    #[error("objects nest at most {} deep", limits::OBJECT_DEPTH)]
+    TooDeep,
     #[error("naturals are not negative")]
     Negative,
     #[error("naturals go up to 18446744073709551615")]
@@ -332,9 +390,27 @@ fn without_separators(text: &str) -> Option<String> {
 /// Reads a JSON object and returns it compact, with sorted keys.
 fn parse_object(text: &str) -> Result<Box<str>, Problem> {
     match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(object @ serde_json::Value::Object(_)) => Ok(object.to_string().into()),
+        Ok(object @ serde_json::Value::Object(_)) => {
+            canonical_object(&object).ok_or(Problem::TooDeep)
+        }
         _ => Err(Problem::Expected("a JSON object such as {\"key\": 1}")),
     }
+}
+
+/// Returns the canonical text of a JSON object; `None` if it nests too deep.
+pub(crate) fn canonical_object(object: &serde_json::Value) -> Option<Box<str>> {
+    fn fits(value: &serde_json::Value, levels: usize) -> bool {
+        match value {
+            serde_json::Value::Array(items) => {
+                levels > 0 && items.iter().all(|item| fits(item, levels - 1))
+            }
+            serde_json::Value::Object(entries) => {
+                levels > 0 && entries.values().all(|entry| fits(entry, levels - 1))
+            }
+            _ => true,
+        }
+    }
+    fits(object, limits::OBJECT_DEPTH).then(|| object.to_string().into())
 }
 
 /// Quotes input for an error message, cut to a readable length.

@@ -9,6 +9,8 @@
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
 
+use jiff::Timestamp;
+use jiff::tz::Offset;
 use md5::{Digest, Md5};
 
 use crate::limits;
@@ -104,6 +106,40 @@ pub(crate) fn specification_token(statement: &Statement) -> Token {
 /// Returns the token of any other statement: a hash over all of it.
 pub(crate) fn statement_token(statement: &Statement) -> Token {
     Token(hexadecimal(md5(&statement_text(statement))))
+}
+
+/// Returns the token that a client of the reference implementation gives a specification
+/// with an indefinite temporal scope: a hash over what is to be done and when that is, seen
+/// from the time at which it is sent.
+pub(crate) fn reference_client_token(statement: &Statement, now: Timestamp) -> Token {
+    let bounds = statement.when().bounds(now);
+    let text = format!(
+        "{}({}, {})",
+        specification_text(statement),
+        python_datetime(bounds.start),
+        python_datetime(bounds.end)
+    );
+    Token(hexadecimal(md5(&text)))
+}
+
+/// Writes a time as the reference implementation's language shows it to programmers.
+fn python_datetime(timestamp: Option<Timestamp>) -> String {
+    let Some(timestamp) = timestamp else { return "None".to_owned() };
+    let civil = Offset::UTC.to_datetime(timestamp);
+    let (second, micros) = (civil.second(), civil.subsec_nanosecond() / 1_000);
+    let fraction = match (second, micros) {
+        (0, 0) => String::new(),
+        (_, 0) => format!(", {second}"),
+        _ => format!(", {second}, {micros}"),
+    };
+    format!(
+        "datetime.datetime({}, {}, {}, {}, {}{fraction})",
+        civil.year(),
+        civil.month(),
+        civil.day(),
+        civil.hour(),
+        civil.minute()
+    )
 }
 
 /// Returns the text that is hashed into a schema.

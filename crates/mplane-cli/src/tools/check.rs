@@ -223,7 +223,7 @@ fn as_json(content: &Content) -> Value {
         }),
         Content::Message(message) => json!({
             "kind": message.kind().key(),
-            "verb": verb(message),
+            "verb": message.verb(),
             "label": message.label(),
             "schema": schema(message),
             "token": message.token().map(|token| token.to_string()),
@@ -254,7 +254,7 @@ fn as_text(content: &Content) -> String {
             format!(
                 "{}{}{}{}{}\n{}",
                 message.kind(),
-                line("verb  ", verb(message).map(ToOwned::to_owned)),
+                line("verb  ", message.verb().map(ToOwned::to_owned)),
                 line("label ", message.label().map(ToOwned::to_owned)),
                 line("schema", schema(message)),
                 line("token ", message.token().map(|token| token.to_string())),
@@ -264,36 +264,9 @@ fn as_text(content: &Content) -> String {
     }
 }
 
-/// Returns the verb, of an envelope the kind of its contents.
-fn verb(message: &Message) -> Option<&str> {
-    Some(match message {
-        Message::Capability(capability) => capability.verb(),
-        Message::Specification(specification) => specification.verb(),
-        Message::Result(result) => result.verb(),
-        Message::Receipt(receipt) => receipt.verb(),
-        Message::Redemption(redemption) => redemption.verb(),
-        Message::Withdrawal(withdrawal) => withdrawal.verb(),
-        Message::Interrupt(interrupt) => interrupt.verb(),
-        Message::Envelope(envelope) => envelope.content(),
-        Message::Exception(_) => return None,
-    })
-}
-
 /// Returns the schema hash, if the message has a schema.
 fn schema(message: &Message) -> Option<String> {
-    let statement = match message {
-        Message::Capability(capability) => return Some(capability.schema().to_string()),
-        Message::Specification(specification) => {
-            return Some(specification.schema().to_string());
-        }
-        Message::Result(result) => return Some(result.schema().to_string()),
-        Message::Receipt(receipt) => receipt.statement(),
-        Message::Redemption(redemption) => redemption.statement(),
-        Message::Withdrawal(withdrawal) => withdrawal.statement(),
-        Message::Interrupt(interrupt) => interrupt.statement(),
-        Message::Exception(_) | Message::Envelope(_) => None,
-    };
-    statement.map(|statement| statement.schema().to_string())
+    message.statement().map(|statement| statement.schema().to_string())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `mplane registry`: shows element registries.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Subcommand;
-use mplane::registry::{Registries, Registry};
+use mplane::registry::{CORE, FILES, Registries, Registry};
 use mplane_runtime::config::RegistriesConfig;
 
 use crate::output::{Output, table};
@@ -38,12 +38,11 @@ pub enum RegistryCommand {
 impl RegistryCommand {
     /// Carries the task out.
     pub fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let registries = Registries::embedded();
         match self {
             Self::List => {
-                let rows = registries.iter().map(|registry| {
+                let rows = named().into_iter().map(|(name, registry)| {
                     [
-                        short(registry.uri()).to_owned(),
+                        name.to_owned(),
                         registry.uri().to_owned(),
                         registry.revision().to_string(),
                         registry.elements().len().to_string(),
@@ -51,19 +50,19 @@ impl RegistryCommand {
                 });
                 output.line(table(&["name", "uri", "revision", "elements"], rows));
             }
-            Self::Show { name } => show(&registries, &name, output)?,
+            Self::Show { name } => show(&name, output)?,
             Self::Check { files } => {
                 RegistriesConfig { preload: files }.load()?;
             }
-            Self::Table { name } => output.line(markdown(find(&registries, &name)?)),
+            Self::Table { name } => output.line(find(&name)?.to_markdown()),
         }
         Ok(())
     }
 }
 
 /// Shows an element, wherever it is defined, or all elements of a registry.
-fn show(registries: &Registries, name: &str, output: &mut Output) -> Result<(), Failure> {
-    if let Ok(registry) = find(registries, name) {
+fn show(name: &str, output: &mut Output) -> Result<(), Failure> {
+    if let Ok(registry) = find(name) {
         let rows = registry.elements().map(|element| {
             [
                 element.name().to_owned(),
@@ -74,7 +73,8 @@ fn show(registries: &Registries, name: &str, output: &mut Output) -> Result<(), 
         output.line(table(&["name", "type", "meaning"], rows));
         return Ok(());
     }
-    let element = registries.element(mplane::registry::CORE, name)?;
+    let registries = Registries::embedded();
+    let element = registries.element(CORE, name)?;
     output.line(format_args!(
         "name     : {}\ntype     : {}\nregistry : {}\nmeaning  : {}",
         element.name(),
@@ -85,32 +85,27 @@ fn show(registries: &Registries, name: &str, output: &mut Output) -> Result<(), 
     Ok(())
 }
 
-/// Finds a registry by its URI, or the last part of it.
-fn find<'a>(registries: &'a Registries, name: &str) -> Result<&'a Registry, Told> {
-    let mut known = registries.iter();
-    known
-        .find(|registry| registry.uri() == name || short(registry.uri()) == name)
-        .map(AsRef::as_ref)
-        .ok_or_else(|| {
-            let names: Vec<_> =
-                registries.iter().map(|known| short(known.uri())).collect();
-            Told(format!("there is no registry {name}; there are {}", names.join(", ")))
-        })
+/// Returns the embedded registries with their names.
+fn named() -> Vec<(&'static str, Arc<Registry>)> {
+    let (embedded, ri) = (Registries::embedded(), Registries::ri());
+    let known = |name: &str| match name {
+        "ri" => ri.core().map(Arc::clone),
+        name => embedded.iter().find(|known| last_part(known.uri()) == name).cloned(),
+    };
+    FILES.iter().filter_map(|(name, _)| Some((*name, known(name)?))).collect()
+}
+
+/// Finds a registry by its name or URI.
+fn find(name: &str) -> Result<Arc<Registry>, Told> {
+    let named = named();
+    let is_it = |known: &&(&str, Arc<Registry>)| known.0 == name || known.1.uri() == name;
+    named.iter().find(is_it).map(|(_, registry)| Arc::clone(registry)).ok_or_else(|| {
+        let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
+        Told(format!("there is no registry {name}; there are {}", names.join(", ")))
+    })
 }
 
 /// Returns the last part of a URI.
-fn short(uri: &str) -> &str {
+fn last_part(uri: &str) -> &str {
     uri.rsplit(['/', ':']).next().unwrap_or(uri)
-}
-
-/// Writes the documentation table of a registry.
-fn markdown(registry: &Registry) -> String {
-    let mut text = String::from("| name | type | meaning |\n|---|---|---|");
-    for element in registry.elements() {
-        let meaning = element.description().replace('|', "\\|");
-        let (name, primitive) = (element.name(), element.primitive());
-        write!(text, "\n| `{name}` | {primitive} | {meaning} |")
-            .expect("writing to text does not fail");
-    }
-    text
 }

@@ -106,7 +106,8 @@ impl ClientExchange {
             },
             Message::Specification(_)
             | Message::Redemption(_)
-            | Message::Interrupt(_) => {}
+            | Message::Interrupt(_)
+            | Message::Indirection(_) => {}
         }
     }
 

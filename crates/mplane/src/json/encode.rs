@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::ser::PrettyFormatter;
 
+use crate::constraint::Constraint;
 use crate::message::{Cells, Envelope, Message, Notification, Statement, Table};
 use crate::primitive::{NO_VALUE, Real, Value};
 use crate::registry::PLATFORM;
@@ -16,6 +17,8 @@ use crate::token::Token;
 pub struct Form {
     /// Numbers, booleans and `null` as JSON has them, instead of text.
     pub native_values: bool,
+    /// Networks in constraints, instead of ranges.
+    pub networks: bool,
     /// Metadata that says how a result came about (elements of the platform registry),
     /// which programs that do not know the registry cannot read.
     pub provenance: bool,
@@ -34,12 +37,20 @@ pub enum Layout {
 
 impl Form {
     /// What everyone can read, the reference included.
-    pub const REFERENCE: Self =
-        Self { native_values: false, provenance: false, layout: Layout::Compact };
+    pub const REFERENCE: Self = Self {
+        native_values: false,
+        networks: false,
+        provenance: false,
+        layout: Layout::Compact,
+    };
 
     /// What programs of this platform send each other.
-    pub const NATIVE: Self =
-        Self { native_values: true, provenance: true, layout: Layout::Compact };
+    pub const NATIVE: Self = Self {
+        native_values: true,
+        networks: true,
+        provenance: true,
+        layout: Layout::Compact,
+    };
 
     /// What files and people get.
     pub const FILE: Self = Self { layout: Layout::Indented, ..Self::NATIVE };
@@ -131,6 +142,11 @@ impl Serialize for Encoded<'_> {
             Message::Withdrawal(withdrawal) => {
                 self.notification(key, withdrawal, Values::Allowed, &mut sections);
             }
+            Message::Indirection(indirection) => {
+                sections.push((key, Section::Text(indirection.verb())));
+                self.statement(indirection, Values::Allowed, &mut sections);
+                sections.push(("token", Section::Owned(indirection.token().to_string())));
+            }
         }
         if !matches!(self.message, Message::Exception(_)) {
             sections.push(("version", Section::Version(1)));
@@ -201,16 +217,17 @@ impl<'a> Encoded<'a> {
         if statement.parameters().len() > 0 {
             sections.push((
                 "parameters",
-                Section::Pairs(parameters(statement, values), self.form),
+                Section::Pairs(parameters(statement, values, self.form), self.form),
             ));
         }
-        let metadata: Vec<_> = statement
+        let mut metadata: Vec<_> = statement
             .metadata()
             .filter(|(element, _)| {
                 self.form.provenance || element.namespace() != PLATFORM
             })
             .map(|(element, value)| (element.name(), Cell::of(value)))
             .collect();
+        metadata.sort_by_key(|(name, _)| *name);
         if !metadata.is_empty() {
             sections.push(("metadata", Section::Pairs(metadata, self.form)));
         }
@@ -234,19 +251,32 @@ enum Values {
 }
 
 /// Returns the parameters as they are written.
-fn parameters(statement: &Statement, values: Values) -> Vec<(&str, Cell<'_>)> {
+fn parameters(
+    statement: &Statement,
+    values: Values,
+    form: Form,
+) -> Vec<(&str, Cell<'_>)> {
     let mut parameters: Vec<_> = statement
         .parameters()
         .map(|parameter| {
             let cell = match (values, parameter.value()) {
                 (Values::Chosen, Some(value)) => Cell::Value(value),
-                _ => Cell::Text(parameter.constraint().to_string()),
+                _ => Cell::Text(constraint_text(parameter.constraint(), form)),
             };
             (parameter.element().name(), cell)
         })
         .collect();
     parameters.sort_by_key(|(name, _)| *name);
     parameters
+}
+
+/// Returns the text of a constraint, where networks are not known as a range if it can be
+/// one.
+fn constraint_text(constraint: &Constraint, form: Form) -> String {
+    match constraint.without_networks() {
+        Some(range) if !form.networks => range.to_string(),
+        _ => constraint.to_string(),
+    }
 }
 
 /// A value of the outer object.
@@ -361,6 +391,8 @@ impl Serialize for Written<'_> {
         let Self(value, form) = *self;
         match value {
             Value::String(text) | Value::Url(text) => serializer.serialize_str(text),
+            Value::List(list) => serializer
+                .collect_seq(list.members().iter().map(|value| Written(value, form))),
             _ if !form.native_values => text(value, serializer),
             Value::Natural(number) => serializer.serialize_u64(*number),
             // serde_json always writes a fraction or an exponent, as hashes need it.

@@ -3,13 +3,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 use serde::de::{DeserializeSeed, Visitor};
 use serde_json::value::RawValue;
 
+use super::error::{DecodeError, Trail};
 use crate::limits;
 use crate::message::Kind;
+use crate::primitive::canonical_object;
 
 /// A message's sections.
 #[derive(Default)]
@@ -42,7 +45,7 @@ pub(super) enum Scalar<'a> {
     Real(f64),
     Text(Cow<'a, str>),
     Object(Box<str>),
-    Array,
+    Array(Vec<Self>),
 }
 
 impl Scalar<'_> {
@@ -54,7 +57,7 @@ impl Scalar<'_> {
             Self::Natural(_) | Self::Negative(_) | Self::Real(_) => "a number",
             Self::Text(_) => "text",
             Self::Object(_) => "an object",
-            Self::Array => "an array",
+            Self::Array(_) => "an array",
         }
     }
 }
@@ -108,14 +111,22 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Scalar<'de>, A::Error> {
-        while array.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Array)
+        let mut items = Vec::new();
+        while let Some(item) = array.next_element()? {
+            if items.len() == limits::LIST_MEMBERS {
+                return Err(too_many("members of a list", limits::LIST_MEMBERS));
+            }
+            items.push(item);
+        }
+        Ok(Scalar::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Scalar<'de>, A::Error> {
         let object =
             serde_json::Map::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        Ok(Scalar::Object(serde_json::Value::Object(object).to_string().into()))
+        canonical_object(&serde_json::Value::Object(object))
+            .map(Scalar::Object)
+            .ok_or_else(|| too_many("levels of objects", limits::OBJECT_DEPTH))
     }
 }
 
@@ -134,16 +145,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Wire<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(WireVisitor)
+impl<'a> Wire<'a> {
+    /// Reads the sections of the message at a pointer.
+    pub(super) fn read(json: &'a str, pointer: &str) -> Result<Self, DecodeError> {
+        let trail = Trail::default();
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        deserializer
+            .deserialize_map(WireVisitor { trail: &trail })
+            .and_then(|wire| deserializer.end().map(|()| wire))
+            .map_err(|error| DecodeError::json(&error, pointer, &trail))
     }
 }
 
 /// Reads a [`Wire`].
-struct WireVisitor;
+struct WireVisitor<'t> {
+    trail: &'t Trail,
+}
 
-impl<'de> Visitor<'de> for WireVisitor {
+impl<'de> Visitor<'de> for WireVisitor<'_> {
     type Value = Wire<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,81 +173,82 @@ impl<'de> Visitor<'de> for WireVisitor {
         let mut wire = Wire::default();
         let mut kinds: Vec<Kind> = Vec::new();
         while let Some(Text(key)) = map.next_key()? {
-            match &*key {
-                "version" => set(&mut wire.version, &key, &mut map)?,
-                "registry" => set(&mut wire.registry, &key, &mut map)?,
-                "label" => set(&mut wire.label, &key, &mut map)?,
-                "when" => set(&mut wire.when, &key, &mut map)?,
-                "token" => set(&mut wire.token, &key, &mut map)?,
-                "link" => set(&mut wire.link, &key, &mut map)?,
-                "export" => set(&mut wire.export, &key, &mut map)?,
-                "message" => set(&mut wire.message, &key, &mut map)?,
-                "resultvalues" => set(&mut wire.resultvalues, &key, &mut map)?,
-                "parameters" => set_seed(&mut wire.parameters, &key, &mut map, Pairs)?,
-                "metadata" => set_seed(&mut wire.metadata, &key, &mut map, Pairs)?,
-                "results" => set_seed(
-                    &mut wire.results,
-                    &key,
-                    &mut map,
-                    List::new("result column names", limits::SECTION_ENTRIES),
-                )?,
-                "contents" => set_seed(
-                    &mut wire.contents,
-                    &key,
-                    &mut map,
-                    List::new("messages", limits::ENVELOPE_CONTENTS),
-                )?,
-                _ => match Kind::from_key(&key) {
-                    None => {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                    Some(kind) if kinds.contains(&kind) => return Err(twice(&key)),
-                    Some(kind) => {
-                        kinds.push(kind);
-                        let value = map.next_value()?;
-                        if wire.kind.as_ref().is_none_or(|(known, _)| kind < *known) {
-                            wire.kind = Some((kind, value));
-                        }
-                    }
-                },
-            }
+            let read = read_section(&mut wire, &mut kinds, &key, &mut map, self.trail);
+            self.trail.mark(read, &key)?;
         }
         Ok(wire)
+    }
+}
+
+/// Reads the section that a key names.
+fn read_section<'de, A: MapAccess<'de>>(
+    wire: &mut Wire<'de>,
+    kinds: &mut Vec<Kind>,
+    key: &str,
+    map: &mut A,
+    trail: &Trail,
+) -> Result<(), A::Error> {
+    match key {
+        "version" => set(&mut wire.version, map),
+        "registry" => set(&mut wire.registry, map),
+        "label" => set(&mut wire.label, map),
+        "when" => set(&mut wire.when, map),
+        "token" => set(&mut wire.token, map),
+        "link" => set(&mut wire.link, map),
+        "export" => set(&mut wire.export, map),
+        "message" => set(&mut wire.message, map),
+        "resultvalues" => set(&mut wire.resultvalues, map),
+        "parameters" => set_seed(&mut wire.parameters, map, Pairs { trail }),
+        "metadata" => set_seed(&mut wire.metadata, map, Pairs { trail }),
+        "results" => set_seed(&mut wire.results, map, List::columns(trail)),
+        "contents" => set_seed(&mut wire.contents, map, List::messages(trail)),
+        _ => match Kind::from_key(key) {
+            None => map.next_value::<IgnoredAny>().map(drop),
+            Some(kind) if kinds.contains(&kind) => Err(twice()),
+            Some(kind) => {
+                kinds.push(kind);
+                let value = map.next_value()?;
+                if wire.kind.as_ref().is_none_or(|(known, _)| kind < *known) {
+                    wire.kind = Some((kind, value));
+                }
+                Ok(())
+            }
+        },
     }
 }
 
 /// Reads a section that may stand there once.
 fn set<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     section: &mut Option<T>,
-    key: &str,
     map: &mut A,
 ) -> Result<(), A::Error> {
-    set_seed(section, key, map, std::marker::PhantomData)
+    set_seed(section, map, PhantomData)
 }
 
 /// Reads a section that may stand there once, in a special way.
 fn set_seed<'de, S: DeserializeSeed<'de>, A: MapAccess<'de>>(
     section: &mut Option<S::Value>,
-    key: &str,
     map: &mut A,
     seed: S,
 ) -> Result<(), A::Error> {
     if section.is_some() {
-        return Err(twice(key));
+        return Err(twice());
     }
     *section = Some(map.next_value_seed(seed)?);
     Ok(())
 }
 
 /// Refuses a key that stands there already.
-fn twice<E: de::Error>(key: &str) -> E {
-    E::custom(format_args!("key {key:?} stands there twice"))
+fn twice<E: de::Error>() -> E {
+    E::custom("this key stands there twice")
 }
 
 /// Reads an object of names and single values.
-struct Pairs;
+struct Pairs<'t> {
+    trail: &'t Trail,
+}
 
-impl<'de> DeserializeSeed<'de> for Pairs {
+impl<'de> DeserializeSeed<'de> for Pairs<'_> {
     type Value = Vec<(Cow<'de, str>, Scalar<'de>)>;
 
     fn deserialize<D: Deserializer<'de>>(
@@ -239,7 +259,7 @@ impl<'de> DeserializeSeed<'de> for Pairs {
     }
 }
 
-impl<'de> Visitor<'de> for Pairs {
+impl<'de> Visitor<'de> for Pairs<'_> {
     type Value = Vec<(Cow<'de, str>, Scalar<'de>)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,10 +268,11 @@ impl<'de> Visitor<'de> for Pairs {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut pairs: Self::Value = Vec::new();
-        while let Some((Text(name), value)) = map.next_entry()? {
+        while let Some(Text(name)) = map.next_key()? {
             if pairs.len() == limits::SECTION_ENTRIES {
                 return Err(too_many("entries of a section", limits::SECTION_ENTRIES));
             }
+            let value = self.trail.mark(map.next_value(), &name)?;
             pairs.push((name, value));
         }
         Ok(pairs)
@@ -259,20 +280,30 @@ impl<'de> Visitor<'de> for Pairs {
 }
 
 /// Reads an array of limited length.
-struct List<T> {
+pub(super) struct List<'t, T> {
     what: &'static str,
     limit: usize,
-    item: std::marker::PhantomData<T>,
+    trail: &'t Trail,
+    item: PhantomData<T>,
 }
 
-impl<T> List<T> {
-    /// Makes a reader of at most `limit` items.
-    const fn new(what: &'static str, limit: usize) -> Self {
-        Self { what, limit, item: std::marker::PhantomData }
+impl<'t> List<'t, Scalar<'_>> {
+    /// Makes a reader of the names of result columns.
+    const fn columns(trail: &'t Trail) -> Self {
+        let (what, limit) = ("result columns", limits::SECTION_ENTRIES);
+        Self { what, limit, trail, item: PhantomData }
     }
 }
 
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for List<T> {
+impl<'t> List<'t, &RawValue> {
+    /// Makes a reader of messages, not yet looked into.
+    pub(super) const fn messages(trail: &'t Trail) -> Self {
+        let (what, limit) = ("messages", limits::ENVELOPE_CONTENTS);
+        Self { what, limit, trail, item: PhantomData }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for List<'_, T> {
     type Value = Vec<T>;
 
     fn deserialize<D: Deserializer<'de>>(
@@ -283,7 +314,7 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for List<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for List<'_, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -292,7 +323,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = array.next_element()? {
+        while let Some(item) = self.trail.mark(array.next_element(), items.len())? {
             if items.len() == self.limit {
                 return Err(too_many(self.what, self.limit));
             }

@@ -74,6 +74,21 @@ impl Envelope {
         self.messages
     }
 
+    /// Returns the number of messages.
+    pub const fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Says whether there are no messages.
+    pub const fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Keeps the last messages only, at most `count`.
+    pub fn keep_last(&mut self, count: usize) {
+        self.messages.drain(..self.messages.len().saturating_sub(count));
+    }
+
     /// Adds a message.
     pub fn push(&mut self, message: impl Into<Message>) {
         self.messages.push(message.into());
@@ -86,9 +101,12 @@ impl Display for Envelope {
         if let Some(token) = &self.token {
             write!(f, " token {}", token.short())?;
         }
-        f.write_str(":")?;
-        for message in &self.messages {
-            write!(f, " {message}")?;
+        f.write_str(": ")?;
+        for (index, message) in self.messages.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            message.fmt(f)?;
         }
         f.write_str(">")
     }

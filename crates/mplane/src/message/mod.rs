@@ -4,7 +4,7 @@
 //! [`Specification`] what it is to do, a [`ResultStatement`] what came of it.
 //! *Notifications* refer to a statement: a [`Receipt`] promises a result, a
 //! [`Redemption`] asks for it, an [`Interrupt`] stops the work, a [`Withdrawal`] takes a
-//! capability back. An [`Exception`] says that something failed; an [`Envelope`] carries
+//! capability back, an [`Indirection`] names another component. An [`Exception`] says that something failed; an [`Envelope`] carries
 //! other messages.
 //!
 //! [`Display`] writes the one-line summary that the reference shows for each kind.
@@ -14,7 +14,9 @@
 mod capability;
 mod envelope;
 mod exception;
+mod indirection;
 mod notification;
+mod render;
 mod result;
 mod specification;
 mod statement;
@@ -25,11 +27,12 @@ use std::fmt::{self, Display};
 pub use capability::Capability;
 pub use envelope::Envelope;
 pub use exception::Exception;
+pub use indirection::Indirection;
 pub use notification::{Interrupt, Notification, Receipt, Redemption, Withdrawal};
 pub use result::ResultStatement;
 pub use specification::{Refusal, ScopeMismatch, SetParameterError, Specification};
-pub use statement::{BuildError, Parameter, Statement};
-pub use table::{Cells, Column, Row, Table};
+pub use statement::{BuildError, OutsideScope, Parameter, Statement};
+pub use table::{Cells, Column, Row, SetCellError, Table};
 
 use crate::token::Token;
 
@@ -50,7 +53,7 @@ pub enum Kind {
     Withdrawal,
     /// A request to stop.
     Interrupt,
-    /// A redirection to another component. It is recognized, not yet understood.
+    /// Word that another component does what was asked.
     Indirection,
     /// A failure.
     Exception,
@@ -112,6 +115,7 @@ pub enum Message {
     Redemption(Redemption),
     Withdrawal(Withdrawal),
     Interrupt(Interrupt),
+    Indirection(Indirection),
     Exception(Exception),
     Envelope(Envelope),
 }
@@ -127,6 +131,7 @@ impl Message {
             Self::Redemption(_) => Kind::Redemption,
             Self::Withdrawal(_) => Kind::Withdrawal,
             Self::Interrupt(_) => Kind::Interrupt,
+            Self::Indirection(_) => Kind::Indirection,
             Self::Exception(_) => Kind::Exception,
             Self::Envelope(_) => Kind::Envelope,
         }
@@ -143,8 +148,36 @@ impl Message {
             Self::Redemption(redemption) => Some(redemption.token().clone()),
             Self::Withdrawal(withdrawal) => Some(withdrawal.token().clone()),
             Self::Interrupt(interrupt) => Some(interrupt.token().clone()),
+            Self::Indirection(indirection) => Some(indirection.token()),
             Self::Exception(exception) => exception.token().cloned(),
             Self::Envelope(envelope) => envelope.token().cloned(),
+        }
+    }
+
+    /// Returns the statement that it is or contains.
+    pub fn statement(&self) -> Option<&Statement> {
+        match self {
+            Self::Capability(capability) => Some(capability),
+            Self::Specification(specification) => Some(specification),
+            Self::Result(result) => Some(result),
+            Self::Indirection(indirection) => Some(indirection),
+            Self::Receipt(receipt) => receipt.statement(),
+            Self::Redemption(redemption) => redemption.statement(),
+            Self::Withdrawal(withdrawal) => withdrawal.statement(),
+            Self::Interrupt(interrupt) => interrupt.statement(),
+            Self::Exception(_) | Self::Envelope(_) => None,
+        }
+    }
+
+    /// Returns the verb, of an envelope what it says it contains.
+    pub fn verb(&self) -> Option<&str> {
+        match self {
+            Self::Receipt(receipt) => Some(receipt.verb()),
+            Self::Redemption(redemption) => Some(redemption.verb()),
+            Self::Withdrawal(withdrawal) => Some(withdrawal.verb()),
+            Self::Interrupt(interrupt) => Some(interrupt.verb()),
+            Self::Envelope(envelope) => Some(envelope.content()),
+            other => other.statement().map(Statement::verb),
         }
     }
 
@@ -158,6 +191,7 @@ impl Message {
             Self::Redemption(redemption) => redemption.label(),
             Self::Withdrawal(withdrawal) => withdrawal.label(),
             Self::Interrupt(interrupt) => interrupt.label(),
+            Self::Indirection(indirection) => indirection.label(),
             Self::Exception(_) => None,
             Self::Envelope(envelope) => envelope.label(),
         }
@@ -174,6 +208,7 @@ impl Display for Message {
             Self::Redemption(redemption) => redemption.fmt(f),
             Self::Withdrawal(withdrawal) => withdrawal.fmt(f),
             Self::Interrupt(interrupt) => interrupt.fmt(f),
+            Self::Indirection(indirection) => indirection.fmt(f),
             Self::Exception(exception) => exception.fmt(f),
             Self::Envelope(envelope) => envelope.fmt(f),
         }
@@ -199,6 +234,7 @@ is_message! {
     Redemption => Redemption,
     Withdrawal => Withdrawal,
     Interrupt => Interrupt,
+    Indirection => Indirection,
     Exception => Exception,
     Envelope => Envelope,
 }

@@ -64,6 +64,11 @@ impl Notification {
         self.statement.as_deref()
     }
 
+    /// Leaves out the statement, so that only the token says what this is about.
+    pub fn drop_statement(&mut self) {
+        self.statement = None;
+    }
+
     /// Sets where the next message about the statement is sent to.
     pub fn set_link(&mut self, link: Option<String>) {
         if let Some(statement) = &mut self.statement {

@@ -41,6 +41,11 @@ impl ResultStatement {
         &self.table
     }
 
+    /// Returns the rows to add to them.
+    pub const fn table_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
     /// Returns the token: the one received or set, else the hash of the content.
     pub fn token(&self) -> Token {
         self.stated_token().cloned().unwrap_or_else(|| token::statement_token(self))

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Capability, Statement};
-use crate::primitive::{NO_VALUE, ParseValueError, Value};
+use super::{Capability, Parameter, Statement};
+use crate::primitive::{ParseValueError, Value, quote};
 use crate::token::{self, Token};
 use crate::when::{When, display_duration};
 
@@ -34,41 +34,43 @@ impl Specification {
         Self(statement)
     }
 
-    /// Sets the parameter `name` to the value that `text` stands for.
+    /// Sets the parameter `name` to the value that `text` stands for, of a parameter that
+    /// allows several to those that it contains with blanks between. `*` takes the value
+    /// back.
     pub fn set_parameter(
         &mut self,
         name: &str,
         text: &str,
     ) -> Result<(), SetParameterError> {
-        let known = || {
-            let names: Vec<_> =
-                self.0.parameters().map(|known| known.element().name()).collect();
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        };
-        let Some(parameter) = self.find_parameter(name) else {
-            return Err(SetParameterError::Unknown {
+        let parameter = self.parameter_mut(name)?;
+        let value = parameter
+            .constraint()
+            .parse_value(parameter.element().primitive(), text)
+            .map_err(|source| SetParameterError::Value {
                 name: name.to_owned(),
-                known: known(),
-            });
-        };
-        let value =
-            Value::parse(parameter.element().primitive(), text).map_err(|source| {
-                SetParameterError::Value { name: name.to_owned(), source }
+                source,
             })?;
-        if !parameter.constraint().is_met_by(value.as_ref()) {
-            return Err(SetParameterError::NotAllowed {
-                name: name.to_owned(),
-                value: value.map_or_else(|| NO_VALUE.to_owned(), |v| v.to_string()),
-                constraint: parameter.constraint().to_string(),
-            });
-        }
-        for parameter in self.0.parameters_mut() {
-            if parameter.element().name() == name {
-                parameter.set_value(value);
-                break;
-            }
-        }
-        Ok(())
+        choose(parameter, value)
+    }
+
+    /// Sets the parameter `name` to a value, or takes its value back.
+    pub fn set_value(
+        &mut self,
+        name: &str,
+        value: Option<Value>,
+    ) -> Result<(), SetParameterError> {
+        choose(self.parameter_mut(name)?, value)
+    }
+
+    /// Returns the parameter with this name to change it.
+    fn parameter_mut(&mut self, name: &str) -> Result<&mut Parameter, SetParameterError> {
+        let known: Vec<_> =
+            self.0.parameters().map(|known| known.element().name()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        self.0
+            .parameters_mut()
+            .find(|parameter| parameter.element().name() == name)
+            .ok_or_else(|| SetParameterError::Unknown { name: name.to_owned(), known })
     }
 
     /// Returns the names of the parameters that have no value yet.
@@ -81,6 +83,28 @@ impl Specification {
     /// Returns the token: the one received or set, else the hash of the content.
     pub fn token(&self) -> Token {
         self.stated_token().cloned().unwrap_or_else(|| token::specification_token(self))
+    }
+
+    /// Returns the token that a client of the reference implementation gives this, if it
+    /// gives any: it sends none where the temporal scope is definite. Elsewhere the token
+    /// depends on the time at which it was sent.
+    pub fn reference_client_token(&self, now: Timestamp) -> Option<Token> {
+        (!self.when().is_definite()).then(|| token::reference_client_token(self, now))
+    }
+
+    /// Returns the specifications that a repeated one stands for, each with an absolute
+    /// temporal scope and the token of this one; `None` if it is not repeated.
+    ///
+    /// There may be very many: take those that are due.
+    pub fn occurrences(&self, now: Timestamp) -> Option<impl Iterator<Item = Self>> {
+        let token = self.token();
+        let occurrences = self.when().occurrences(now)?;
+        Some(occurrences.map(move |when| {
+            let mut occurrence = self.clone();
+            occurrence.set_token(Some(token.clone()));
+            occurrence.set_when(when);
+            occurrence
+        }))
     }
 
     /// Says whether this can be done with a capability, and if not, why: the schema and
@@ -150,6 +174,26 @@ impl Display for Specification {
             self.distinct_columns()
         )
     }
+}
+
+/// Gives a parameter a value that it allows, or none.
+fn choose(
+    parameter: &mut Parameter,
+    value: Option<Value>,
+) -> Result<(), SetParameterError> {
+    let refused = value.as_ref().filter(|value| {
+        value.primitive() != parameter.element().primitive()
+            || !parameter.allows(Some(value))
+    });
+    if let Some(value) = refused {
+        return Err(SetParameterError::NotAllowed {
+            name: parameter.element().name().to_owned(),
+            value: quote(&value.to_string()),
+            constraint: parameter.constraint().to_string(),
+        });
+    }
+    parameter.set_value(value);
+    Ok(())
 }
 
 /// A parameter that cannot be set this way.

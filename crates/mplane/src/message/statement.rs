@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::constraint::{Constraint, ParseConstraintError};
 use crate::limits;
 use crate::primitive::{ParseValueError, Value, quote};
@@ -59,6 +61,11 @@ impl Parameter {
     /// Returns the value chosen, if any.
     pub const fn value(&self) -> Option<&Value> {
         self.value.as_ref()
+    }
+
+    /// Says whether a value, or having none, is allowed.
+    pub fn allows(&self, value: Option<&Value>) -> bool {
+        self.constraint.is_met_by(value)
     }
 
     /// Sets the value; the caller has checked that it is allowed.
@@ -206,6 +213,21 @@ impl Statement {
         self.when = when;
     }
 
+    /// Sets a temporal scope that lies within the present one, as a client does that fills
+    /// in what a capability allows.
+    pub fn narrow_when(
+        &mut self,
+        when: When,
+        now: Timestamp,
+    ) -> Result<(), OutsideScope> {
+        if !when.lies_within(&self.when, now) {
+            let (when, scope) = (when.to_string(), self.when.to_string());
+            return Err(OutsideScope { when, scope });
+        }
+        self.when = when;
+        Ok(())
+    }
+
     /// Returns the parameters in the order of the message.
     pub fn parameters(&self) -> impl ExactSizeIterator<Item = &Parameter> {
         self.parameters.iter()
@@ -275,6 +297,12 @@ impl Statement {
         self.token = token;
     }
 
+    /// Says whether the temporal scope is when to work, as opposed to the time that a
+    /// query is about.
+    pub fn is_schedulable(&self) -> bool {
+        self.verb() != "query"
+    }
+
     /// Returns the schema hash.
     pub fn schema(&self) -> Schema {
         token::schema(self)
@@ -304,6 +332,14 @@ impl Statement {
     pub(super) fn distinct_columns(&self) -> usize {
         self.columns.iter().map(|element| element.name()).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// A temporal scope that does not lie within the one to narrow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("temporal scope {when} does not lie within {scope}, or its period is shorter")]
+pub struct OutsideScope {
+    when: String,
+    scope: String,
 }
 
 /// A statement that cannot be built this way.

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::primitive::{Primitive, Real, Value};
+use crate::limits;
+use crate::primitive::{Primitive, Real, Value, quote};
 use crate::registry::Element;
 use crate::when::Instant;
 
@@ -77,6 +78,41 @@ impl Table {
         self.rows += 1;
     }
 
+    /// Sets a cell. Rows that are missing up to it are added without values.
+    pub fn set(
+        &mut self,
+        name: &str,
+        row: usize,
+        value: Option<Value>,
+    ) -> Result<(), SetCellError> {
+        if row >= limits::RESULT_ROWS {
+            return Err(SetCellError::TooManyRows);
+        }
+        let unknown = || SetCellError::Unknown { name: quote(name) };
+        let column = self.columns.iter_mut().find(|c| c.element.name() == name);
+        let cells = &mut column.ok_or_else(unknown)?.cells;
+        cells.resize(cells.len().max(row + 1));
+        let rows = cells.len();
+        if !cells.set(row, value) {
+            let (name, primitive) = (quote(name), cells.primitive());
+            cells.resize(self.rows);
+            return Err(SetCellError::Type { name, primitive });
+        }
+        self.rows = rows;
+        for column in &mut self.columns {
+            column.cells.resize(rows);
+        }
+        Ok(())
+    }
+
+    /// Removes all rows.
+    pub fn clear(&mut self) {
+        self.rows = 0;
+        for column in &mut self.columns {
+            column.cells.resize(0);
+        }
+    }
+
     /// Returns the number of rows.
     pub const fn rows(&self) -> usize {
         self.rows
@@ -142,6 +178,42 @@ impl<'a> Row<'a> {
         let index = self.index;
         self.table.columns.iter().map(move |column| column.value(index))
     }
+
+    /// Returns the values with the elements that they are of.
+    pub fn entries(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&'a Arc<Element>, Option<Value>)> + use<'a> {
+        let index = self.index;
+        let columns = self.table.columns.iter();
+        columns.map(move |column| (&column.element, column.value(index)))
+    }
+
+    /// Returns the value in the column of the element with this name.
+    pub fn value(&self, name: &str) -> Option<Value> {
+        self.table.column(name)?.value(self.index)
+    }
+}
+
+/// A cell that cannot be set this way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetCellError {
+    /// There is no such column.
+    #[error("there is no result column {name}")]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// The value is of another type.
+    #[error("result column {name} takes values of type {primitive}")]
+    Type {
+        /// The column.
+        name: String,
+        /// Its type.
+        primitive: Primitive,
+    },
+    /// The row is beyond the limit.
+    #[error("a result has at most {} rows", limits::RESULT_ROWS)]
+    TooManyRows,
 }
 
 impl Cells {
@@ -188,6 +260,52 @@ impl Cells {
             Self::Url(cells) => cells.get(index)?.clone().map(Value::Url),
             Self::Object(cells) => cells.get(index)?.clone().map(Value::Object),
         }
+    }
+
+    /// Returns the type of the cells.
+    const fn primitive(&self) -> Primitive {
+        match self {
+            Self::String(_) => Primitive::String,
+            Self::Natural(_) => Primitive::Natural,
+            Self::Real(_) => Primitive::Real,
+            Self::Bool(_) => Primitive::Bool,
+            Self::Time(_) => Primitive::Time,
+            Self::Address(_) => Primitive::Address,
+            Self::Url(_) => Primitive::Url,
+            Self::Object(_) => Primitive::Object,
+        }
+    }
+
+    /// Makes as many cells as given, new ones without value.
+    fn resize(&mut self, length: usize) {
+        match self {
+            Self::String(cells) | Self::Url(cells) | Self::Object(cells) => {
+                cells.resize(length, None);
+            }
+            Self::Natural(cells) => cells.resize(length, None),
+            Self::Real(cells) => cells.resize(length, None),
+            Self::Bool(cells) => cells.resize(length, None),
+            Self::Time(cells) => cells.resize(length, None),
+            Self::Address(cells) => cells.resize(length, None),
+        }
+    }
+
+    /// Sets a cell that there is; says whether the value is of the column's type.
+    fn set(&mut self, index: usize, value: Option<Value>) -> bool {
+        if !self.push(value) {
+            return false;
+        }
+        match self {
+            Self::String(cells) | Self::Url(cells) | Self::Object(cells) => {
+                drop(cells.swap_remove(index));
+            }
+            Self::Natural(cells) => drop(cells.swap_remove(index)),
+            Self::Real(cells) => drop(cells.swap_remove(index)),
+            Self::Bool(cells) => drop(cells.swap_remove(index)),
+            Self::Time(cells) => drop(cells.swap_remove(index)),
+            Self::Address(cells) => drop(cells.swap_remove(index)),
+        }
+        true
     }
 
     /// Adds a cell; says whether the value is of the column's type.

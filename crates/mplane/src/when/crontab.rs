@@ -8,9 +8,9 @@
 //!
 //! Differences: in Unix crontabs the two kinds of days are alternatives; here both must
 //! match. Sunday is 0 and also 7, which the reference implementation reads but never
-//! matches. Hours 24 to 59 are read and never match, since the reference writes `*` hours
-//! as 0 to 59. Other values that never occur, descending ranges (which select nothing
-//! there) and steps are refused; ranges may stand in lists.
+//! matches. Values up to 63 that never occur are read and never match: the reference writes
+//! `*` hours as 0 to 59. Higher ones, descending ranges (which select everything there) and
+//! steps are refused; ranges may stand in lists.
 
 use std::fmt;
 
@@ -44,46 +44,23 @@ pub(super) struct Crontab {
 
 /// What one field of a crontab may say.
 struct Field {
-    /// The values it accepts, for error messages.
+    /// The values that occur, for error messages.
     expected: &'static str,
-    /// The values it accepts.
-    accepted: Set,
     /// What `*` stands for.
     all: Set,
 }
 
 /// The fields in their order.
 const FIELDS: [Field; 6] = [
-    Field {
-        expected: "`*` or a second from 0 to 59",
-        accepted: Set::span(0, 59),
-        all: Set::span(0, 59),
-    },
-    Field {
-        expected: "`*` or a minute from 0 to 59",
-        accepted: Set::span(0, 59),
-        all: Set::span(0, 59),
-    },
-    Field {
-        expected: "`*` or an hour from 0 to 23",
-        accepted: Set::span(0, 59),
-        all: Set::span(0, 59),
-    },
-    Field {
-        expected: "`*` or a day of the month from 1 to 31",
-        accepted: Set::span(1, 31),
-        all: Set::span(1, 31),
-    },
+    Field { expected: "`*` or a second from 0 to 59", all: Set::span(0, 59) },
+    Field { expected: "`*` or a minute from 0 to 59", all: Set::span(0, 59) },
+    Field { expected: "`*` or an hour from 0 to 23", all: Set::span(0, 59) },
+    Field { expected: "`*` or a day of the month from 1 to 31", all: Set::span(1, 31) },
     Field {
         expected: "`*` or a day of the week from 0 (Sunday) to 6",
-        accepted: Set::span(0, 7),
         all: Set::span(0, 6),
     },
-    Field {
-        expected: "`*` or a month from 1 to 12",
-        accepted: Set::span(1, 12),
-        all: Set::span(1, 12),
-    },
+    Field { expected: "`*` or a month from 1 to 12", all: Set::span(1, 12) },
 ];
 
 impl Crontab {
@@ -156,20 +133,21 @@ impl Crontab {
     /// Returns the first matching time of day from a full second on.
     fn first_time_from(&self, from: Time) -> Option<Time> {
         let (hour, minute, second) = (from.hour(), from.minute(), from.second());
+        let (seconds, minutes) = (self.seconds.up_to(59), self.minutes.up_to(59));
         // The later the digits in which the answer differs, the earlier it is.
         let in_this_minute = || {
-            let second = self.seconds.first_from(second)?;
+            let second = seconds.first_from(second)?;
             (self.hours.contains(hour) && self.minutes.contains(minute))
                 .then_some((hour, minute, second))
         };
         let in_this_hour = || {
-            let minute = self.minutes.first_from(minute + 1)?;
-            let second = self.seconds.first_from(0)?;
+            let minute = minutes.first_from(minute + 1)?;
+            let second = seconds.first_from(0)?;
             self.hours.contains(hour).then_some((hour, minute, second))
         };
         let in_a_later_hour = || {
             let hour = self.hours.first_from(hour + 1)?;
-            Some((hour, self.minutes.first_from(0)?, self.seconds.first_from(0)?))
+            Some((hour, minutes.first_from(0)?, seconds.first_from(0)?))
         };
         let (hour, minute, second) =
             in_this_minute().or_else(in_this_hour).or_else(in_a_later_hour)?;
@@ -186,8 +164,9 @@ impl Crontab {
             return None;
         }
         let (mut year, mut month, mut day) = (from.year(), from.month(), from.day());
+        let months = self.months.up_to(12);
         loop {
-            let Some(named) = self.months.first_from(month) else {
+            let Some(named) = months.first_from(month) else {
                 year += 1;
                 (month, day) = (1, 1);
                 continue;
@@ -259,7 +238,7 @@ impl Field {
         Err(beginning.refuse("a list of at most 64 members"))
     }
 
-    /// Reads a number that the field accepts.
+    /// Reads a number that may occur, or at least fits into a set.
     fn scan_number(&self, cursor: &mut Cursor<'_>) -> Result<i8, Refusal> {
         let beginning = cursor.clone();
         cursor
@@ -267,7 +246,7 @@ impl Field {
             .parse()
             .ok()
             .filter(|number| {
-                self.accepted.contains(*number) && !cursor.starts_with_digit()
+                Set::READABLE.contains(*number) && !cursor.starts_with_digit()
             })
             .ok_or_else(|| beginning.refuse(self.expected))
     }
@@ -281,6 +260,9 @@ impl Set {
     /// The set of nothing.
     const EMPTY: Self = Self(0);
 
+    /// The set of everything that fits.
+    const READABLE: Self = Self::span(0, 63);
+
     /// Returns the numbers from the lower to the higher, both from 0 to 63, inclusive.
     const fn span(low: i8, high: i8) -> Self {
         Self((u64::MAX << low) & (u64::MAX >> (63 - high)))
@@ -289,6 +271,11 @@ impl Set {
     /// Returns the numbers in one set or the other.
     const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Returns the numbers up to one.
+    const fn up_to(self, high: i8) -> Self {
+        Self(self.0 & Self::span(0, high).0)
     }
 
     /// Returns whether a number is in the set.
@@ -350,6 +337,14 @@ mod tests {
     }
 
     #[test]
+    fn skips_values_that_never_occur() {
+        let find = |text| first_from(text, "2015-06-01T12:00:30Z").unwrap();
+        assert_eq!(find("10,61 * * * * *"), "2015-06-01T12:01:10Z");
+        assert_eq!(find("0 0,60 * * * *"), "2015-06-01T13:00:00Z");
+        assert_eq!(find("0 0 0,24 0,1 7,8 2,13"), "2026-02-01T00:00:00Z");
+    }
+
+    #[test]
     fn starts_at_a_full_second() {
         let find = |text| first_from(text, "2015-12-31T23:59:59.5Z").unwrap();
         assert_eq!(find("* * * * * *"), "2016-01-01T00:00:00Z");
@@ -364,9 +359,17 @@ mod tests {
 
     #[test]
     fn ends_where_nothing_matches() {
-        for text in
-            ["0 0 0 31 * 2", "0 0 0 30 * 2", "0 0 24 * * *", "0 0 0 31 * 4,6,9,11"]
-        {
+        for text in [
+            "0 0 0 31 * 2",
+            "0 0 0 30 * 2",
+            "0 0 24 * * *",
+            "0 0 0 31 * 4,6,9,11",
+            "60 * * * * *",
+            "0 60 * * * *",
+            "0 0 0 0 * *",
+            "0 0 0 * 8 *",
+            "0 0 0 * * 0,13",
+        ] {
             assert_eq!(first_from(text, "2015-06-01T12:00:00Z"), None, "{text}");
         }
         assert_eq!(first_from("0 0 0 1 * 1", "9999-01-01T00:00:01Z"), None);
@@ -376,12 +379,12 @@ mod tests {
     #[test]
     fn refuses_with_the_place_and_the_remedy() {
         assert_eq!(
-            refusal("60 * * * * *"),
-            "at byte 0: expected `*` or a second from 0 to 59, found \"60 * * * * *\""
+            refusal("64 * * * * *"),
+            "at byte 0: expected `*` or a second from 0 to 59, found \"64 * * * * *\""
         );
         assert_eq!(
-            refusal("0 0 0 0 * *"),
-            "at byte 6: expected `*` or a day of the month from 1 to 31, found \"0 * *\""
+            refusal("0 0 0 x * *"),
+            "at byte 6: expected `*` or a day of the month from 1 to 31, found \"x * *\""
         );
         assert_eq!(
             refusal("0 */15 * * * *"),

@@ -7,7 +7,7 @@
 //! Differences: the reference implementation ignores what follows the part it understands,
 //! so it takes `2015-06-01T10:20:30` for midnight. Here `T` before and `Z` after the time
 //! of day have their obvious meaning, and other text is refused. Fractions may have 7 to 9
-//! digits, of which 6 are kept. Years before 1000 are written with four digits, so that
+//! digits, of which 6 are kept, or none. Years before 1000 are written with four digits, so that
 //! they can be read again. The last day of the year 9999 cannot be represented.
 
 use std::fmt;
@@ -163,6 +163,14 @@ fn scan_timestamp(cursor: &mut Cursor<'_>) -> Result<Timestamp, Refusal> {
     let date = Date::new(year, month, day)
         .map_err(|_| beginning.refuse("a day that exists in its month"))?;
 
+    // Some write more than one blank before the time of day.
+    let mut ahead = cursor.clone();
+    while ahead.starts_with("  ") {
+        ahead.eat(" ");
+    }
+    if ahead.followed_by_digit(" ") {
+        *cursor = ahead;
+    }
     let time = if cursor.followed_by_digit(" ") || cursor.starts_with("T") {
         scan_time_of_day(cursor)?
     } else {
@@ -215,8 +223,8 @@ fn scan_fraction(cursor: &mut Cursor<'_>) -> Result<i32, Refusal> {
         return Ok(0);
     }
     let digits = cursor.digits(9);
-    if digits.is_empty() || cursor.starts_with_digit() {
-        return Err(cursor.refuse("1 to 9 digits after the point"));
+    if cursor.starts_with_digit() {
+        return Err(cursor.refuse("at most 9 digits after the point"));
     }
     let micros = digits.bytes().chain(std::iter::repeat(b'0')).take(6);
     Ok(micros.fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0')) * 1_000)
@@ -248,6 +256,7 @@ mod tests {
     fn reads_the_notation_of_iso_8601() {
         assert_eq!(canonical("2015-06-01T10:20:30Z"), "2015-06-01 10:20:30.000000");
         assert_eq!(canonical("2015-06-01 10:20:30.5Z"), "2015-06-01 10:20:30.500000");
+        assert_eq!(canonical("2015-06-01  10:20:30."), "2015-06-01 10:20:30.000000");
     }
 
     #[test]
