@@ -105,7 +105,7 @@ pub async fn start_component(
         Some(path) => Some(Spool::open(path, &registries)?),
         None => None,
     };
-    let component = Component::new(services, registries, spool, shutdown.clone());
+    let component = Component::new(services, registries, spool, shutdown.clone())?;
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
         let router = client_routes(Arc::new(Listening(Arc::clone(&component))));

@@ -13,6 +13,7 @@ pub mod service;
 pub mod shutdown;
 pub mod spool;
 pub mod sqlite;
+mod timer;
 pub mod tls;
 
 use std::error::Error;

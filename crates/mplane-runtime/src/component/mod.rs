@@ -33,6 +33,8 @@ use crate::http::routes::Responder;
 use crate::service::Service;
 use crate::spool::Spool;
 use crate::sqlite::WriteError;
+pub use crate::timer::OpenAlarmError;
+use crate::timer::{Alarm, Ring};
 use crate::tls::fresh_token;
 
 /// How long services may take to end after they were told to stop.
@@ -87,7 +89,8 @@ impl Component {
         registries: Registries,
         spool: Option<(Spool, Vec<Saved>)>,
         shutdown: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, OpenAlarmError> {
+        let alarm = Alarm::new()?;
         let mut state = State::default();
         for service in &services {
             let capability = service.capability();
@@ -109,8 +112,8 @@ impl Component {
         });
         tokio::spawn(carry_out_all(Arc::clone(&component), queue));
         component.restore(saved.unwrap_or_default());
-        tokio::spawn(keep_time(Arc::clone(&component)));
-        component
+        tokio::spawn(keep_time(Arc::clone(&component), alarm));
+        Ok(component)
     }
 
     /// Returns every capability.
@@ -240,13 +243,14 @@ impl Component {
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
             Action::Persist(_) => {}
-            Action::Start { job, service, specification, duration } => {
+            Action::Start { job, service, specification, due, duration } => {
                 let stop = self.shutdown.child_token();
                 self.state().running.insert(job, stop.clone());
                 let component = Arc::clone(self);
                 self.runs.spawn(async move {
-                    let outcome =
-                        component.run(job, service, *specification, duration, stop).await;
+                    let outcome = component
+                        .run(job, service, *specification, due, duration, stop)
+                        .await;
                     component.state().running.remove(&job);
                     let now = Timestamp::now();
                     component.change(|exchange| exchange.job_ended(job, outcome, now));
@@ -318,20 +322,17 @@ async fn carry_out_all(
 const BATCHES: usize = 500;
 
 /// Starts and stops jobs when their time comes.
-async fn keep_time(component: Arc<Component>) {
+async fn keep_time(component: Arc<Component>, mut alarm: Alarm) {
     loop {
         let deadline = component.state().exchange.poll_timeout();
-        let sleep = async {
-            match deadline {
-                Some(deadline) => {
-                    let wait = deadline.duration_since(Timestamp::now());
-                    tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
-                }
-                None => std::future::pending().await,
-            }
-        };
+        if let Err(error) = alarm.set(deadline) {
+            error!(%error, "the timer cannot be set");
+        }
         tokio::select! {
-            () = sleep => {
+            ring = alarm.ring() => {
+                if ring == Ring::ClockSet {
+                    warn!("the clock was set: absolute times are looked at again");
+                }
                 component.change(|exchange| exchange.handle_timeout(Timestamp::now()));
             }
             () = component.rescheduled.notified() => {}

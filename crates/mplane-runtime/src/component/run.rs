@@ -11,7 +11,7 @@ use mplane::exchange::component::{JobId, Outcome, ServiceIndex};
 use mplane::message::{Specification, Table};
 use mplane::primitive::Value;
 use mplane::registry::{PLATFORM, Registries};
-use mplane::when::When;
+use mplane::when::{Instant, When};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -20,12 +20,13 @@ use crate::service::{Completed, Rows, RunError, Work};
 use crate::spool::{FLUSH_INTERVAL, Spool};
 
 impl Component {
-    /// Runs a service; a service that panics fails alone.
+    /// Runs a service that was due at a time; a service that panics fails alone.
     pub(super) async fn run(
         &self,
         job: JobId,
         service: ServiceIndex,
         specification: Specification,
+        due: Timestamp,
         duration: Option<Duration>,
         stop: CancellationToken,
     ) -> Outcome {
@@ -37,13 +38,19 @@ impl Component {
             never = keep_rows(self.spool.as_ref(), job, &rows) => match never {},
         };
         let (table, when) = (rows.take(), When::between(started, Timestamp::now()));
-        match ended {
+        let mut outcome = match ended {
             Ok(_) if self.shutdown.is_cancelled() => {
                 incomplete(&self.registries, when, table, "the component was shut down")
             }
             Ok(Completed { metadata }) => Outcome::Measured { when, table, metadata },
             Err(RunError(reason)) => incomplete(&self.registries, when, table, &reason),
+        };
+        if let Outcome::Measured { metadata, .. } = &mut outcome {
+            let element = self.registries.element(PLATFORM, "measurement.start.intended");
+            let intended = Value::Time(Instant::At(due));
+            metadata.extend(element.ok().map(|e| (Arc::clone(e), Some(intended))));
         }
+        outcome
     }
 }
 

@@ -61,7 +61,8 @@ impl Bench {
         let shutdown = CancellationToken::new();
         let services: Vec<Arc<dyn Service>> = vec![Arc::new(Scripted(script))];
         let component =
-            Component::new(services, Registries::embedded(), None, shutdown.clone());
+            Component::new(services, Registries::embedded(), None, shutdown.clone())
+                .unwrap();
         let names = ["Demo", "Clients", "me"].map(Into::into);
         let identity = Identity::new(names, Some("Clients"));
         let peer = Peer { identity, features: Features::OURS };

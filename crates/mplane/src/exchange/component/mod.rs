@@ -19,7 +19,7 @@ use crate::message::{
 use crate::primitive::Value;
 use crate::registry::Element;
 use crate::token::Token;
-use crate::when::When;
+use crate::when::{Bounds, When};
 
 pub use record::{Cut, Record, Saved};
 use repetition::Repetition;
@@ -113,6 +113,8 @@ pub enum Action {
         service: ServiceIndex,
         /// What to do.
         specification: Box<Specification>,
+        /// When it was to start, UTC.
+        due: Timestamp,
         /// How long the temporal scope lasts from now on; `None` without end.
         duration: Option<Duration>,
     },
@@ -436,7 +438,7 @@ impl ComponentExchange {
         {
             self.deadlines.pop_first();
             match self.jobs.get(&id).map(|job| &job.state) {
-                Some(JobState::Waiting) => self.start(id, now),
+                Some(JobState::Waiting) => self.start(id, deadline, now),
                 Some(JobState::Running) => {
                     self.actions.push_back(Action::Stop { job: id });
                 }
@@ -519,7 +521,7 @@ impl ComponentExchange {
         if is_repeating {
             self.repeat(id, now);
         } else if delays.start.is_zero() {
-            self.start(id, now);
+            self.start(id, now, now);
         } else {
             self.look_again(id, now.checked_add(delays.start).ok());
         }
@@ -604,7 +606,8 @@ impl ComponentExchange {
             }
             let Some(job) = self.jobs.get(&id) else { return };
             let mut specification = job.specification.clone();
-            let end = scope.bounds(now).end;
+            let Bounds { start, end } = scope.bounds(now);
+            let due = start.unwrap_or(now);
             specification.set_when(scope);
             let measurement = Job {
                 owner: job.owner.clone(),
@@ -627,7 +630,7 @@ impl ComponentExchange {
             if let Some(repetition) = self.repetition(id) {
                 repetition.started(measurement);
             }
-            self.start(measurement, now);
+            self.start(measurement, due, now);
         }
         let next = self.repetition(id).and_then(|repetition| repetition.next_due());
         self.look_again(id, next);
@@ -644,17 +647,28 @@ impl ComponentExchange {
         }
     }
 
-    /// Starts a job's service.
-    fn start(&mut self, id: JobId, now: Timestamp) {
+    /// Starts a job's service that was due at a time. If the scope is over, because the
+    /// clock was set meanwhile or nobody looked for so long, it fails with that reason.
+    fn start(&mut self, id: JobId, due: Timestamp, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        let deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
+        if deadline.is_some_and(|deadline| deadline < now) {
+            let reason = format!(
+                "missed: the temporal scope {} was over when it was to start, by the clock \
+                 of this component",
+                job.specification.when()
+            );
+            self.job_ended(id, Outcome::Failed(reason), now);
+            return;
+        }
         job.state = JobState::Running;
         let duration =
             job.end.map(|end| end.duration_since(now).try_into().unwrap_or_default());
-        let deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
         let start = Action::Start {
             job: id,
             service: job.service,
             specification: Box::new(job.specification.clone()),
+            due,
             duration,
         };
         self.persist(Record::Started { job: id, started: now });
