@@ -45,6 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = mplane_runtime::external::intercept(std::env::args_os()) {
+        return failed;
+    }
     let args = Args::parse();
     let mut output = Output::default();
     let result = match args.command {
