@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
-use mplane_cli::tools::{CheckArgs, RegistryCommand, WhenArgs};
+use mplane_cli::tools::{CheckArgs, RegistryCommand, ServiceCommand, WhenArgs};
 
 /// mPlane: coordinated network measurement.
 #[derive(Parser)]
@@ -37,6 +37,11 @@ enum Command {
         #[command(subcommand)]
         command: RegistryCommand,
     },
+    /// Test services that are programs of their own
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
     /// Create an authority and certificates for the members of a domain
     Pki {
         #[command(subcommand)]
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
         Command::Check(args) => args.run(&mut output),
         Command::When(args) => args.run(&mut output),
         Command::Registry { command } => command.run(&mut output),
+        Command::Service { command } => mplane_cli::block_on(command.run(&mut output)),
         Command::Pki { command } => command.run(&mut output),
     };
     mplane_cli::conclude(result, &mut output)

@@ -1,8 +1,9 @@
-//! Small tools of `mplane`: they look at messages, temporal scopes and registries without
-//! talking to anyone.
+//! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
+//! services without talking to anyone.
 
 mod check;
 mod registry;
+mod service;
 mod when;
 
 use std::io;
@@ -11,6 +12,7 @@ use clap::ValueEnum;
 
 pub use check::CheckArgs;
 pub use registry::RegistryCommand;
+pub use service::{ServiceCommand, TestArgs};
 pub use when::WhenArgs;
 
 /// How a tool prints what it found.
