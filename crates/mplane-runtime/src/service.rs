@@ -15,6 +15,11 @@ use mplane::primitive::Value;
 use mplane::registry::Element;
 use tokio_util::sync::CancellationToken;
 
+/// The worked example of the documents, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/component-development.md")]
+struct ComponentDevelopment;
+
 /// Something that a component can measure.
 pub trait Service: Send + Sync + 'static {
     /// Returns what it offers. It is asked once, when the component starts.

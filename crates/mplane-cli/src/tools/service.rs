@@ -271,8 +271,8 @@ async fn check_stop(
         (None, _) => checks.skipped(stops, "it ended by itself before".into()),
         (Some(stopped), _) if stopped.is_forced => {
             let told = format!("it had to be killed after {grace:?}");
-            let remedy = "end within stop-grace after SIGTERM; `exec` the last program of \
-                          a shell script";
+            let remedy = "end within stop-grace after SIGTERM; in a shell script with a \
+                          trap, start programs with & and wait for them";
             checks.failed(stops, told, remedy);
         }
         (Some(_), Some(fault)) => {
