@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
-use mplane_probe::service::ServiceConfig;
+use mplane::registry::Registries;
+use mplane_probe::service::{ServiceConfig, SetUpError};
 use mplane_runtime::client::Client;
 use mplane_runtime::component::initiator::{Initiator, initiate};
 use mplane_runtime::component::{Component, Listening};
-use mplane_runtime::config::{self, ComponentConfig, LoadConfigError};
+use mplane_runtime::config::{self, ComponentConfig, LoadConfigError, ServiceEntry};
+use mplane_runtime::external::{Definition, External, Launcher, LoadServiceError};
 use mplane_runtime::http::client::HttpClient;
 use mplane_runtime::http::routes::client_routes;
 use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::service::Service;
 use mplane_runtime::shutdown::on_signal;
 use mplane_runtime::spool::Spool;
 use mplane_supervisor::server::Supervisor;
@@ -86,7 +89,7 @@ pub async fn start_component(
     let section = component_section(config, path)?;
     let credentials = Arc::new(config.tls.credentials()?);
     let registries = config.registries.load()?;
-    let services = mplane_probe::service::services(&section.service, &registries).await?;
+    let services = services(section, &registries).await?;
     let listener = match &section.listener {
         Some(listener) => Some(listen(listener.address).await?),
         None => None,
@@ -119,6 +122,44 @@ pub async fn start_component(
     }
     tasks.spawn(async move { component.ended().await });
     Ok(Running { address, tasks })
+}
+
+/// Makes the services of a component: those within the program that work here, and those
+/// that are programs of their own.
+async fn services(
+    section: &ComponentConfig<ServiceConfig>,
+    registries: &Registries,
+) -> Result<Vec<Arc<dyn Service>>, Failure> {
+    let (mut external, mut native) = (Vec::<Arc<dyn Service>>::new(), Vec::new());
+    for definition in load_external(section, registries)? {
+        let launcher = Some(Launcher::this_program());
+        external.push(Arc::new(External::new(definition, registries, launcher)));
+    }
+    for service in &section.service {
+        if let ServiceEntry::Native(service) = service {
+            native.push(service.clone());
+        }
+    }
+    match mplane_probe::service::services(&native, registries).await {
+        Ok(mut services) => {
+            services.append(&mut external);
+            Ok(services)
+        }
+        Err(SetUpError::Nothing) if !external.is_empty() => Ok(external),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Loads the folders of the services that are programs of their own.
+pub(crate) fn load_external(
+    section: &ComponentConfig<ServiceConfig>,
+    registries: &Registries,
+) -> Result<Vec<Definition>, LoadServiceError> {
+    let folders = section.service.iter().filter_map(|service| match service {
+        ServiceEntry::External(external) => Some(&external.folder),
+        ServiceEntry::Native(_) => None,
+    });
+    folders.map(|folder| Definition::load(folder, registries)).collect()
 }
 
 /// Makes a client.
@@ -158,16 +199,18 @@ pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure
 /// Checks a configuration and the files that it names, as far as that goes without
 /// opening sockets.
 fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
-    match daemon {
-        Daemon::Component => {
-            component_section(config, path)?;
-        }
+    let component = match daemon {
+        Daemon::Component => Some(component_section(config, path)?),
         Daemon::Supervisor => {
             config.supervisor.as_ref().ok_or_else(|| no(path, "supervisor"))?;
+            None
         }
-    }
+    };
     config.tls.credentials()?;
-    config.registries.load()?;
+    let registries = config.registries.load()?;
+    if let Some(section) = component {
+        load_external(section, &registries)?;
+    }
     Ok(())
 }
 
@@ -186,7 +229,9 @@ fn component_section<'a>(
         .into());
     }
     for service in &section.service {
-        service.check()?;
+        if let ServiceEntry::Native(service) = service {
+            service.check()?;
+        }
     }
     Ok(section)
 }

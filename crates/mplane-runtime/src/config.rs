@@ -11,11 +11,12 @@ use mplane::registry::{ParseRegistryError, Registries, Registry};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use crate::external::ExternalConfig;
 use crate::http::client::BaseUrl;
 use crate::tls::{Credentials, LoadCredentialsError};
 
-/// The configuration of a program. `S` is the configuration of one service, which the
-/// crates that measure define.
+/// The configuration of a program. `S` is the configuration of one service within the
+/// program, which the crates that measure define.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, bound = "S: DeserializeOwned")]
 pub struct Config<S> {
@@ -65,7 +66,43 @@ pub struct ComponentConfig<S> {
     /// The file that keeps what it has accepted over a restart; without it that is lost.
     pub spool: Option<PathBuf>,
     /// What it measures.
-    pub service: Vec<S>,
+    pub service: Vec<ServiceEntry<S>>,
+}
+
+/// A service: a program of its own, or one within the program.
+#[derive(Clone, Debug)]
+pub enum ServiceEntry<S> {
+    /// A program of its own: `type = "external"`.
+    External(ExternalConfig),
+    /// One within the program: any other type.
+    Native(S),
+}
+
+impl<'de, S: DeserializeOwned> Deserialize<'de> for ServiceEntry<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let is_external =
+            table.get("type").is_some_and(|kind| kind.as_str() == Some(EXTERNAL));
+        if is_external {
+            table.remove("type");
+            let config = ExternalConfig::deserialize(table);
+            return config.map(Self::External).map_err(|error| own_words(&error));
+        }
+        S::deserialize(table).map(Self::Native).map_err(|error| own_words(&error))
+    }
+}
+
+/// The type of services that are programs of their own.
+const EXTERNAL: &str = "external";
+
+/// Takes over what is wrong with a service. The types that exist are those of both kinds.
+fn own_words<E: serde::de::Error>(error: &toml::de::Error) -> E {
+    let message = error.message();
+    if message.starts_with("unknown variant") {
+        E::custom(format_args!("{message} or `{EXTERNAL}`"))
+    } else {
+        E::custom(message)
+    }
 }
 
 /// A supervisor that a component registers with.
@@ -116,9 +153,19 @@ impl<S: DeserializeOwned> Config<S> {
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let tls = &mut config.tls;
-        let paths = [&mut tls.ca_chain, &mut tls.cert, &mut tls.key];
-        let spool = config.component.iter_mut().filter_map(|c| c.spool.as_mut());
-        for file in paths.into_iter().chain(&mut config.registries.preload).chain(spool) {
+        let mut files: Vec<&mut PathBuf> =
+            vec![&mut tls.ca_chain, &mut tls.cert, &mut tls.key];
+        files.extend(&mut config.registries.preload);
+        if let Some(component) = &mut config.component {
+            files.extend(&mut component.spool);
+            files.extend(component.service.iter_mut().filter_map(
+                |service| match service {
+                    ServiceEntry::External(external) => Some(&mut external.folder),
+                    ServiceEntry::Native(_) => None,
+                },
+            ));
+        }
+        for file in files {
             *file = folder.join(&file);
         }
         Ok(config)
@@ -211,6 +258,13 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     mplane::when::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
+/// Reads a duration that may be left out.
+pub(crate) fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 /// Reads a value from its text.
 fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -218,4 +272,65 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service within the program.
+    #[derive(Debug, Deserialize)]
+    #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+    enum Native {
+        /// The only one.
+        Ping {
+            /// Its only key.
+            ip4: String,
+        },
+    }
+
+    fn load(services: &str) -> Result<Config<Native>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("component.toml");
+        let tls = "[tls]\nca-chain = \"ca\"\ncert = \"cert\"\nkey = \"key\"\n";
+        std::fs::write(&path, format!("{tls}{services}")).unwrap();
+        Config::load(&path).map_err(|error| crate::report(&error))
+    }
+
+    #[test]
+    fn services_are_programs_of_their_own_or_within_the_program() {
+        let config = load(
+            "[[component.service]]\ntype = \"external\"\nfolder = \"services/echo\"\n\
+             [[component.service]]\ntype = \"ping\"\nip4 = \"auto\"\n",
+        )
+        .unwrap();
+        let services = config.component.unwrap().service;
+        let [
+            ServiceEntry::External(external),
+            ServiceEntry::Native(Native::Ping { ip4 }),
+        ] = services.as_slice()
+        else {
+            panic!("{services:?}")
+        };
+        assert!(external.folder.is_absolute(), "it is relative to the file");
+        assert!(external.folder.ends_with("services/echo"));
+        assert_eq!(ip4, "auto");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_service_is_told() {
+        for (keys, problem) in [
+            ("type = \"pong\"", "unknown variant `pong`, expected `ping` or `external`"),
+            ("type = \"external\"", "missing field `folder`"),
+            (
+                "type = \"external\"\nfolder = \"a\"\nshell = true",
+                "unknown field `shell`, expected `folder`",
+            ),
+            ("type = \"ping\"\nip6 = \"auto\"", "unknown field `ip6`, expected `ip4`"),
+        ] {
+            let error = load(&format!("[[component.service]]\n{keys}\n")).unwrap_err();
+            assert!(error.contains(problem), "{keys}: {error}");
+            assert!(error.contains("line 5"), "{keys}: {error}");
+        }
+    }
 }

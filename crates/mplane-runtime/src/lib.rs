@@ -2,12 +2,13 @@
 //!
 //! The decisions are in the `mplane` crate's state machines; here they meet sockets,
 //! clocks and tasks. Reading order: [`service`] (what a measurement is), [`component`]
-//! (who runs it), [`client`] (who asks for it), [`http`] and [`tls`] (how they talk),
-//! [`config`] (how they are set up).
+//! (who runs it), [`external`] (services that are programs of their own), [`client`] (who
+//! asks for it), [`http`] and [`tls`] (how they talk), [`config`] (how they are set up).
 
 pub mod client;
 pub mod component;
 pub mod config;
+pub mod external;
 pub mod http;
 pub mod service;
 pub mod shutdown;

@@ -18,6 +18,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::spool::FLUSH_ROWS;
+/// The worked example of the documents, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/component-development.md")]
+struct ComponentDevelopment;
 
 /// Something that a component can measure.
 pub trait Service: Send + Sync + 'static {

@@ -15,6 +15,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = mplane_runtime::external::intercept(std::env::args_os()) {
+        return failed;
+    }
     let args = Args::parse();
     let result = mplane_cli::block_on(run_daemon(Daemon::Component, &args.daemon));
     mplane_cli::conclude(result, &mut Output::default())

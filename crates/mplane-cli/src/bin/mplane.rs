@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
-use mplane_cli::tools::{CheckArgs, RegistryCommand, SpoolArgs, WhenArgs};
+use mplane_cli::tools::{
+    CheckArgs, RegistryCommand, ServiceCommand, SpoolArgs, WhenArgs,
+};
 
 /// mPlane: coordinated network measurement.
 #[derive(Parser)]
@@ -39,6 +41,11 @@ enum Command {
         #[command(subcommand)]
         command: RegistryCommand,
     },
+    /// Test services that are programs of their own
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
     /// Create an authority and certificates for the members of a domain
     Pki {
         #[command(subcommand)]
@@ -47,6 +54,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = mplane_runtime::external::intercept(std::env::args_os()) {
+        return failed;
+    }
     let args = Args::parse();
     let mut output = Output::default();
     let result = match args.command {
@@ -55,6 +65,7 @@ fn main() -> ExitCode {
         Command::When(args) => args.run(&mut output),
         Command::Spool(args) => args.run(&mut output),
         Command::Registry { command } => command.run(&mut output),
+        Command::Service { command } => mplane_cli::block_on(command.run(&mut output)),
         Command::Pki { command } => command.run(&mut output),
     };
     mplane_cli::conclude(result, &mut output)

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Format, ReadInputError};
 use crate::output::Output;
-use crate::programs::Config;
+use crate::programs::{Config, load_external};
 use crate::{Failure, Told};
 
 /// The arguments of `mplane check`.
@@ -206,7 +206,10 @@ fn configuration(path: &Path) -> Result<Content, Refused> {
     };
     let config = Config::load(path).map_err(|error| refused(&error))?;
     config.tls.credentials().map_err(|error| refused(&error))?;
-    config.registries.load().map_err(|error| refused(&error))?;
+    let registries = config.registries.load().map_err(|error| refused(&error))?;
+    if let Some(section) = &config.component {
+        load_external(section, &registries).map_err(|error| refused(&error))?;
+    }
     Ok(Content::Configuration)
 }
 

@@ -1,8 +1,9 @@
-//! Small tools of `mplane`: they look at messages, temporal scopes and registries without
-//! talking to anyone.
+//! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
+//! services without talking to anyone.
 
 mod check;
 mod registry;
+mod service;
 mod spool;
 mod when;
 
@@ -12,6 +13,7 @@ use clap::ValueEnum;
 
 pub use check::CheckArgs;
 pub use registry::RegistryCommand;
+pub use service::{ServiceCommand, TestArgs};
 pub use spool::SpoolArgs;
 pub use when::WhenArgs;
 
