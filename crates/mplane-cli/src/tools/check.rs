@@ -113,19 +113,20 @@ fn standard_input() -> Result<Vec<Vec<u8>>, ReadInputError> {
     Ok(inputs(all))
 }
 
-/// Tells one input from one on each line: whole the latter is not JSON, and a line is.
+/// Tells one input from one on each line. What is one JSON value is one input, and what
+/// begins with a lone bracket is meant to be; all else is one on each line.
 fn inputs(all: Vec<u8>) -> Vec<Vec<u8>> {
     let lines: Vec<&[u8]> = all
         .split(|byte| *byte == b'\n')
-        .filter(|line| !line.trim_ascii().is_empty())
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
         .collect();
-    let is_json =
-        |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
-    let is_object = |line: &&[u8]| line.trim_ascii().starts_with(b"{") && is_json(line);
-    if lines.len() > 1 && !is_json(&all) && lines.iter().any(is_object) {
-        lines.into_iter().map(<[u8]>::to_vec).collect()
-    } else {
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(&all).is_ok();
+    let is_layered = matches!(lines.first(), Some(&(b"{" | b"[")));
+    if lines.len() < 2 || is_layered || is_json() {
         vec![all]
+    } else {
+        lines.into_iter().map(<[u8]>::to_vec).collect()
     }
 }
 
@@ -317,10 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_inputs_if_whole_they_are_none() {
+    fn lines_are_inputs_unless_they_are_one_together() {
         let count = |text: &str| inputs(text.as_bytes().to_vec()).len();
         assert_eq!(count(CAPABILITY), 1, "one message on several lines");
         assert_eq!(count("{\"a\": 1}\nrubbish\n\n{\"b\": 2}\n"), 3);
-        assert_eq!(count("rubbish\non two lines"), 1);
+        assert_eq!(count("null\n[]\n{a}\n"), 3);
+        assert_eq!(count("{\n\"capability\": \n}\n"), 1, "meant to be one");
     }
 }
