@@ -16,10 +16,12 @@ use mplane_runtime::external::{Definition, External, Launcher, LoadServiceError}
 use mplane_runtime::http::client::HttpClient;
 use mplane_runtime::http::routes::client_routes;
 use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::metrics;
 use mplane_runtime::service::Service;
 use mplane_runtime::shutdown::on_signal;
 use mplane_runtime::spool::Spool;
 use mplane_supervisor::server::Supervisor;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -76,6 +78,12 @@ pub async fn start_supervisor(
     let supervisor = Supervisor::new(registries, shutdown.clone());
     info!(%address, identity = %credentials.identity(), "supervises");
     let mut tasks = JoinSet::new();
+    if let Some(metrics) = &config.metrics {
+        let listener = listen(metrics.address).await?;
+        tell_metrics(&listener)?;
+        let registry = prometheus_client::registry::Registry::default();
+        tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
+    }
     tasks.spawn(serve(listener, credentials, supervisor.router(), shutdown));
     Ok(Running { address: Some(address), tasks })
 }
@@ -110,6 +118,13 @@ pub async fn start_component(
     };
     let component = Component::new(services, registries, spool, shutdown.clone())?;
     let mut tasks = JoinSet::new();
+    if let Some(metrics) = &config.metrics {
+        let listener = listen(metrics.address).await?;
+        tell_metrics(&listener)?;
+        let mut registry = prometheus_client::registry::Registry::default();
+        component.metrics().register(&mut registry);
+        tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
+    }
     if let Some(listener) = listener {
         let router = client_routes(Arc::new(Listening(Arc::clone(&component))));
         tasks.spawn(serve(listener, Arc::clone(&credentials), router, shutdown));
@@ -122,6 +137,13 @@ pub async fn start_component(
     }
     tasks.spawn(async move { component.ended().await });
     Ok(Running { address, tasks })
+}
+
+/// Tells where metrics are.
+fn tell_metrics(listener: &TcpListener) -> Result<(), Failure> {
+    let address = listener.local_addr()?;
+    info!(%address, "tells metrics and health");
+    Ok(())
 }
 
 /// Makes the services of a component: those within the program that work here, and those

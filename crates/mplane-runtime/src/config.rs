@@ -25,6 +25,8 @@ pub struct Config<S> {
     /// Registries beyond the embedded ones.
     #[serde(default)]
     pub registries: RegistriesConfig,
+    /// Where metrics and health are told; without it nowhere.
+    pub metrics: Option<ListenerConfig>,
     /// What a component does.
     pub component: Option<ComponentConfig<S>>,
     /// What a supervisor does.

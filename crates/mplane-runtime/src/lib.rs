@@ -10,6 +10,7 @@ pub mod component;
 pub mod config;
 pub mod external;
 pub mod http;
+pub mod metrics;
 pub mod service;
 pub mod shutdown;
 pub mod spool;

@@ -2,6 +2,7 @@
 //! them: certificates from `mplane pki`, configurations in TOML, ports from the log.
 
 mod domain;
+mod metrics;
 mod restart;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]

@@ -36,6 +36,10 @@ const LAST_DELIVERY: Duration = Duration::from_secs(2);
 /// How long a supervisor may keep a request for specifications open until there are some.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// How far the clocks may differ without a warning, in seconds: what a network without
+/// NTP drifts in a week.
+const CLOCK_TOLERANCE_S: i64 = 5;
+
 /// How a component initiates.
 #[derive(Clone, Debug)]
 pub struct Initiator {
@@ -148,7 +152,22 @@ async fn register(
              read them"
         );
     }
-    info!(supervisor = %answer.identity, url = %initiator.supervisor, "registered");
+    component.metrics.registrations.inc();
+    let clock_ahead_s = answer.clock_ahead_s;
+    if clock_ahead_s.is_some_and(|ahead| ahead.abs() >= CLOCK_TOLERANCE_S) {
+        warn!(
+            supervisor = %answer.identity,
+            clock_ahead_s,
+            "the supervisor's clock differs from this machine's: absolute scopes start \
+             that much too early or late; set the clock, by NTP for example"
+        );
+    }
+    info!(
+        supervisor = %answer.identity,
+        url = %initiator.supervisor,
+        clock_ahead_s,
+        "registered"
+    );
     Ok(answer.identity)
 }
 

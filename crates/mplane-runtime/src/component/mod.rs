@@ -30,6 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::http::Peer;
 use crate::http::routes::Responder;
+use crate::metrics::ComponentMetrics;
 use crate::service::Service;
 use crate::spool::Spool;
 use crate::sqlite::WriteError;
@@ -50,6 +51,7 @@ pub struct Component {
     batches: mpsc::UnboundedSender<Batch>,
     /// Counts deliveries, so that who waits for a result looks again.
     deliveries: watch::Sender<u64>,
+    metrics: ComponentMetrics,
     /// Tells the timer that the next deadline may have changed.
     rescheduled: Notify,
     runs: TaskTracker,
@@ -106,6 +108,7 @@ impl Component {
             spool,
             batches,
             deliveries: watch::Sender::new(0),
+            metrics: ComponentMetrics::default(),
             rescheduled: Notify::new(),
             runs: TaskTracker::new(),
             shutdown,
@@ -114,6 +117,11 @@ impl Component {
         component.restore(saved.unwrap_or_default());
         tokio::spawn(keep_time(Arc::clone(&component), alarm));
         Ok(component)
+    }
+
+    /// Returns what is counted.
+    pub const fn metrics(&self) -> &ComponentMetrics {
+        &self.metrics
     }
 
     /// Returns every capability.
@@ -146,6 +154,11 @@ impl Component {
         let (reply, written) =
             self.change(|exchange| exchange.handle(from, message, fresh_token(), now));
         let Err(error) = written.await.unwrap_or(Err(WriteError::Closed)) else {
+            match &reply.message {
+                Message::Exception(_) => self.metrics.refused.inc(),
+                _ if is_specification => self.metrics.accepted.inc(),
+                _ => 0,
+            };
             return reply;
         };
         if !is_specification {
@@ -178,20 +191,21 @@ impl Component {
     /// Takes note that a letter has arrived, or was refused for good.
     fn delivered(&self, letter: &Letter) {
         if let Some(job) = letter.job {
+            self.metrics.delivered.inc();
             self.change(|exchange| exchange.job_delivered(job));
         }
     }
 
     /// Gives a letter up that its receiver refuses for good: it goes to the dead letters.
     async fn give_up(&self, receiver: &Identity, letter: Letter, reason: String) {
+        let Some(job) = letter.job else { return };
+        self.metrics.dead_letters.inc();
         if let Some(spool) = &self.spool
-            && letter.job.is_some()
-            && let Err(error) =
-                spool.bury(receiver.clone(), letter.message.clone(), reason).await
+            && let Err(error) = spool.bury(receiver.clone(), letter.message, reason).await
         {
             error!(%error, "a dead letter cannot be stored");
         }
-        self.delivered(&letter);
+        self.change(|exchange| exchange.job_delivered(job));
     }
 
     /// Waits until every run has ended and all is written, after `shutdown`; cuts what
@@ -234,7 +248,9 @@ impl Component {
         if self.batches.send(Batch { records, actions, done }).is_err() {
             debug!("nothing is done any more");
         }
+        let active = state.exchange.active_jobs();
         drop(state);
+        self.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
         self.rescheduled.notify_one();
         (changed, written)
     }
@@ -263,6 +279,7 @@ impl Component {
             }
             Action::Deliver { job, owner, message, .. } => {
                 info!(%job, %owner, kind = %message.kind(), "finished");
+                self.metrics.count_finished(!matches!(*message, Message::Exception(_)));
                 let mut state = self.state();
                 if let Some(outbox) = state.outboxes.get(&owner)
                     && outbox.send(Letter { job: Some(job), message: *message }).is_err()
@@ -304,6 +321,7 @@ async fn carry_out_all(
             };
             if let Err(error) = &written {
                 error!(%error, "the spool cannot be written");
+                component.metrics.spool_failures.inc();
             }
             for action in actions {
                 // What is not written down must not start; results are still told to who

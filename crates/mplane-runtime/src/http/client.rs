@@ -130,6 +130,9 @@ pub struct Answer {
     pub features: Features,
     /// Whether it has waited as asked.
     pub waited: bool,
+    /// How far its clock is ahead of ours, in whole seconds (its header `Date` has no
+    /// more); `None` if it does not tell.
+    pub clock_ahead_s: Option<i64>,
     /// The content type, without parameters.
     pub content_type: String,
     /// The body.
@@ -270,12 +273,24 @@ impl HttpClient {
             identity,
             features,
             waited: parts.headers.contains_key("preference-applied"),
+            clock_ahead_s: parts.headers.get(header::DATE).and_then(clock_ahead_s),
             content_type,
             body,
         };
         Ok((answer, sent))
     }
 }
+
+/// Reads how far a peer's clock is ahead of ours, in whole seconds.
+fn clock_ahead_s(date: &header::HeaderValue) -> Option<i64> {
+    let date = jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok()?.timestamp();
+    // A date has no fraction: it stands for the middle of its second.
+    let ahead = date.duration_since(jiff::Timestamp::now()) + HALF_SECOND;
+    Some(ahead.as_secs())
+}
+
+/// Half of the resolution of a date.
+const HALF_SECOND: jiff::SignedDuration = jiff::SignedDuration::from_millis(500);
 
 /// The target of the log events that tell the way of each message.
 pub const EXCHANGE: &str = "mplane::exchange";
