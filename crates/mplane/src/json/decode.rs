@@ -7,7 +7,7 @@ use serde::de::DeserializeSeed;
 use super::error::{DecodeError, Trail, escaped};
 use super::rows::read_rows;
 use super::value::{Budget, constraint, parameter, value};
-use super::wire::{List, Scalar, Wire};
+use super::wire::{List, ResultValues, Scalar, Wire};
 use crate::limits;
 use crate::message::{
     Capability, Envelope, Exception, Indirection, Interrupt, Kind, Message, Notification,
@@ -84,7 +84,7 @@ impl<'r> Decoder<'r> {
         pointer: &str,
         depth: usize,
     ) -> Result<Message, DecodeError> {
-        let wire = Wire::read(json, pointer)?;
+        let mut wire = Wire::read(json, pointer, self.registries)?;
         let Some((kind, verb)) = &wire.kind else {
             return Err(DecodeError::at(
                 pointer,
@@ -109,10 +109,13 @@ impl<'r> Decoder<'r> {
             }
             Kind::Result => {
                 let statement = self.statement(&verb, &wire, pointer, Values::Chosen)?;
-                let mut table = Table::new(statement.columns());
-                if let Some(rows) = wire.resultvalues {
-                    read_rows(rows, &mut table, pointer)?;
-                }
+                let table = match wire.resultvalues.take() {
+                    Some(ResultValues::Table(table)) => table,
+                    Some(ResultValues::Raw(rows)) => {
+                        read_rows(rows, Table::new(statement.columns()), pointer)?
+                    }
+                    None => Table::new(statement.columns()),
+                };
                 Ok(ResultStatement::new(statement, table).into())
             }
             Kind::Receipt => {
