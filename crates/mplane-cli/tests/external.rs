@@ -120,7 +120,9 @@ fn a_test_tells_what_a_service_does_wrong() {
 
     let checks = checks_of("sleep 1000 & echo '{\"done\": true}'", "", 1);
     seen(&checks, keeps, "ok");
-    assert!(seen(&checks, "it leaves no process behind", "failed").contains("(sleep)"));
+    // The shell's child may not have become `sleep` yet.
+    let left = seen(&checks, "it leaves no process behind", "failed");
+    assert!(left.contains("(sleep)") || left.contains("(sh)"), "{left}");
 
     let checks = checks_of("", "time-limit = \"0s\"", 1);
     assert!(seen(&checks, "the folder describes a service", "failed").contains("zero"));

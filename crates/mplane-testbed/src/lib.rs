@@ -4,3 +4,8 @@
 
 pub mod fuzz;
 pub mod vectors;
+
+/// The documents whose examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/model.md")]
+pub mod documents {}

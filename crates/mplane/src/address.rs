@@ -127,6 +127,10 @@ impl FromStr for Address {
     type Err = ParseAddressError;
 
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        // Nearly all are hosts without a zone.
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::host(ip));
+        }
         let (host, length) = match text.split_once('/') {
             Some((host, length)) => (host, Some(length)),
             None => (text, None),

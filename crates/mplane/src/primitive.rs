@@ -333,6 +333,11 @@ impl Display for Real {
 
 /// Reads a natural: an integer exactly, any other number with its fraction cut off.
 fn parse_natural(text: &str) -> Result<u64, Problem> {
+    // Nearly all are plain digits, few enough not to overflow.
+    if (1..20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let digits = text.bytes().map(|digit| u64::from(digit - b'0'));
+        return Ok(digits.fold(0, |number, digit| number * 10 + digit));
+    }
     let plain = without_separators(text).ok_or(EXPECTED_NATURAL)?;
     let digits = plain.strip_prefix(['+', '-']).unwrap_or(&plain);
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -370,7 +375,8 @@ const EXPECTED_NATURAL: Problem =
 /// Reads a double as the reference does: surrounding blanks and single underscores
 /// between digits are ignored, what exceeds the range becomes infinite.
 fn parse_float(text: &str) -> Option<f64> {
-    without_separators(text)?.parse().ok()
+    // Nearly all have neither.
+    text.parse().ok().or_else(|| without_separators(text)?.parse().ok())
 }
 
 /// Removes surrounding blanks and single underscores between digits; `None` if an

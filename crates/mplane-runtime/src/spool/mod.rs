@@ -257,7 +257,7 @@ fn load(
         let finished: Option<String> = row.get(6)?;
         let mut table = Table::new(specification.columns());
         if finished.is_none() {
-            load_rows(connection, id, &mut table)?;
+            table = load_rows(connection, id, table)?;
         }
         all.push(Saved {
             job: job(id),
@@ -278,19 +278,18 @@ fn load(
 fn load_rows(
     connection: &Connection,
     job: i64,
-    table: &mut Table,
-) -> Result<(), OpenSpoolError> {
+    mut table: Table,
+) -> Result<Table, OpenSpoolError> {
     let mut statement = connection
         .prepare_cached("SELECT json FROM row_chunk WHERE job = ?1 ORDER BY first_row")?;
     let mut rows = statement.query(params![job])?;
     while let Some(row) = rows.next()? {
         let json: Vec<u8> = row.get(0)?;
-        json::decode_rows(&json, table).map_err(|error| OpenSpoolError::Unreadable {
-            job,
-            what: error.to_string(),
+        table = json::decode_rows(&json, table).map_err(|error| {
+            OpenSpoolError::Unreadable { job, what: error.to_string() }
         })?;
     }
-    Ok(())
+    Ok(table)
 }
 
 /// Returns a job's number as SQLite keeps it: jobs are counted from 1.

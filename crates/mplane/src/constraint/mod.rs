@@ -314,6 +314,10 @@ fn split_range(
         return Some(Err(ParseConstraintError::Ends(quote(text))));
     }
     let (low, high) = (low.trim_ascii(), high.trim_ascii());
+    let dots = |end: &str| end.starts_with("...") || end.ends_with("...");
+    if textual && (dots(low) || dots(high)) {
+        return Some(Err(ParseConstraintError::Ends(quote(text))));
+    }
     // Nothing is a text too, but not an end that could be read again.
     let textual_end_missing = textual && (low.is_empty() || high.is_empty());
     (!textual_end_missing).then_some(Ok([low, high]))

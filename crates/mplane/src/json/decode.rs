@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::error::{DecodeError, Trail, escaped};
 use super::rows::read_rows;
 use super::value::{Budget, constraint, parameter, value};
-use super::wire::{List, Scalar, Wire};
+use super::wire::{List, ResultValues, Scalar, Wire};
 use crate::limits;
 use crate::message::{
     Capability, Envelope, Exception, Indirection, Interrupt, Kind, Message, Notification,
@@ -75,7 +75,7 @@ pub fn decode_parts(input: &[u8], registries: &Registries) -> Result<Parts, Deco
     let (items, pointer) = if is_array {
         (array(text)?, "")
     } else {
-        match Wire::read(text, "")? {
+        match Wire::read(text, "", registries)? {
             Wire {
                 kind: Some((Kind::Envelope, _)), contents: Some(contents), ..
             } => (contents, "/contents"),
@@ -86,9 +86,11 @@ pub fn decode_parts(input: &[u8], registries: &Registries) -> Result<Parts, Deco
     let read = |(index, item): (usize, &RawValue)| {
         let pointer = format!("{pointer}/{index}");
         decoder.message(item.get(), &pointer, 1).map_err(|error| {
-            let label = Wire::read(item.get(), &pointer).ok().and_then(|wire| {
-                optional(wire.label.as_ref(), "label", "", limits::LABEL_BYTES).ok()?
-            });
+            let label =
+                Wire::read(item.get(), &pointer, registries).ok().and_then(|wire| {
+                    optional(wire.label.as_ref(), "label", "", limits::LABEL_BYTES)
+                        .ok()?
+                });
             Unreadable { label, error }
         })
     };
@@ -96,7 +98,7 @@ pub fn decode_parts(input: &[u8], registries: &Registries) -> Result<Parts, Deco
 }
 
 /// Reads rows that [`encode_rows`](super::encode_rows) wrote, behind those of a table.
-pub fn decode_rows(json: &[u8], table: &mut Table) -> Result<(), DecodeError> {
+pub fn decode_rows(json: &[u8], table: Table) -> Result<Table, DecodeError> {
     read_rows(raw(text(json)?)?, table, "")
 }
 
@@ -148,7 +150,7 @@ impl<'r> Decoder<'r> {
         pointer: &str,
         depth: usize,
     ) -> Result<Message, DecodeError> {
-        let wire = Wire::read(json, pointer)?;
+        let mut wire = Wire::read(json, pointer, self.registries)?;
         let Some((kind, verb)) = &wire.kind else {
             return Err(DecodeError::at(
                 pointer,
@@ -173,10 +175,13 @@ impl<'r> Decoder<'r> {
             }
             Kind::Result => {
                 let statement = self.statement(&verb, &wire, pointer, Values::Chosen)?;
-                let mut table = Table::new(statement.columns());
-                if let Some(rows) = wire.resultvalues {
-                    read_rows(rows, &mut table, pointer)?;
-                }
+                let table = match wire.resultvalues.take() {
+                    Some(ResultValues::Table(table)) => table,
+                    Some(ResultValues::Raw(rows)) => {
+                        read_rows(rows, Table::new(statement.columns()), pointer)?
+                    }
+                    None => Table::new(statement.columns()),
+                };
                 Ok(ResultStatement::new(statement, table).into())
             }
             Kind::Receipt => {

@@ -1,6 +1,5 @@
 //! Messages to JSON.
 
-use std::fmt::Display;
 use std::ops::Range;
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -363,6 +362,11 @@ struct WrittenCell<'a>(&'a Cells, usize, Form);
 impl Serialize for WrittenCell<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(cells, index, form) = *self;
+        if let Cells::String(cells) | Cells::Url(cells) = cells
+            && let Some(Some(text)) = cells.get(index)
+        {
+            return serializer.serialize_str(text);
+        }
         match cells.value(index) {
             None => NoValue(form).serialize(serializer),
             Some(value) => Written(&value, form).serialize(serializer),
@@ -411,6 +415,6 @@ impl Serialize for Written<'_> {
 }
 
 /// Writes the canonical text of a value.
-fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+fn text<S: Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }

@@ -61,15 +61,22 @@ pub(super) struct Trail(RefCell<Vec<String>>);
 
 impl Trail {
     /// Notes that an error came from this entry of an object or array, and passes it on.
+    #[inline]
     pub(super) fn mark<T, E>(
         &self,
         outcome: Result<T, E>,
         entry: impl Display,
     ) -> Result<T, E> {
         if outcome.is_err() {
-            self.0.borrow_mut().push(escaped(&entry.to_string()));
+            self.push(&entry);
         }
         outcome
+    }
+
+    /// Notes an entry; apart, since it is rare.
+    #[cold]
+    fn push(&self, entry: &dyn Display) {
+        self.0.borrow_mut().push(escaped(&entry.to_string()));
     }
 
     /// Returns the JSON pointer of where the trail begins, in the message at another one.

@@ -10,9 +10,11 @@ use serde::de::{DeserializeSeed, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{DecodeError, Trail};
+use super::rows::Rows;
 use crate::limits;
-use crate::message::Kind;
+use crate::message::{Kind, Table};
 use crate::primitive::canonical_object;
+use crate::registry::Registries;
 
 /// A message's sections.
 #[derive(Default)]
@@ -30,9 +32,16 @@ pub(super) struct Wire<'a> {
     pub(super) parameters: Option<Vec<(Cow<'a, str>, Scalar<'a>)>>,
     pub(super) metadata: Option<Vec<(Cow<'a, str>, Scalar<'a>)>>,
     pub(super) results: Option<Vec<Scalar<'a>>>,
-    /// Kept raw until the columns are known.
-    pub(super) resultvalues: Option<&'a RawValue>,
+    pub(super) resultvalues: Option<ResultValues<'a>>,
     pub(super) contents: Option<Vec<&'a RawValue>>,
+}
+
+/// The rows of a result.
+pub(super) enum ResultValues<'a> {
+    /// Read already, since the columns were known.
+    Table(Table),
+    /// Kept raw until they are.
+    Raw(&'a RawValue),
 }
 
 /// A JSON value where a single one is expected.
@@ -147,19 +156,40 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 impl<'a> Wire<'a> {
     /// Reads the sections of the message at a pointer.
-    pub(super) fn read(json: &'a str, pointer: &str) -> Result<Self, DecodeError> {
+    pub(super) fn read(
+        json: &'a str,
+        pointer: &str,
+        registries: &Registries,
+    ) -> Result<Self, DecodeError> {
         let trail = Trail::default();
         let mut deserializer = serde_json::Deserializer::from_str(json);
         deserializer
-            .deserialize_map(WireVisitor { trail: &trail })
+            .deserialize_map(WireVisitor { trail: &trail, registries })
             .and_then(|wire| deserializer.end().map(|()| wire))
             .map_err(|error| DecodeError::json(&error, pointer, &trail))
+    }
+
+    /// Returns an empty table of the result columns, if this is a result and they are known
+    /// already, as they are where keys are sorted.
+    fn table(&self, registries: &Registries) -> Option<Table> {
+        let (Some((Kind::Result, _)), Some(Scalar::Text(registry)), Some(results)) =
+            (&self.kind, &self.registry, &self.results)
+        else {
+            return None;
+        };
+        let element = |name: &Scalar<'_>| match name {
+            Scalar::Text(name) => registries.element(registry, name).ok(),
+            _ => None,
+        };
+        let elements: Vec<_> = results.iter().map(element).collect::<Option<_>>()?;
+        Some(Table::new(elements))
     }
 }
 
 /// Reads a [`Wire`].
 struct WireVisitor<'t> {
     trail: &'t Trail,
+    registries: &'t Registries,
 }
 
 impl<'de> Visitor<'de> for WireVisitor<'_> {
@@ -173,47 +203,62 @@ impl<'de> Visitor<'de> for WireVisitor<'_> {
         let mut wire = Wire::default();
         let mut kinds: Vec<Kind> = Vec::new();
         while let Some(Text(key)) = map.next_key()? {
-            let read = read_section(&mut wire, &mut kinds, &key, &mut map, self.trail);
+            let read = self.read_section(&mut wire, &mut kinds, &key, &mut map);
             self.trail.mark(read, &key)?;
         }
         Ok(wire)
     }
 }
 
-/// Reads the section that a key names.
-fn read_section<'de, A: MapAccess<'de>>(
-    wire: &mut Wire<'de>,
-    kinds: &mut Vec<Kind>,
-    key: &str,
-    map: &mut A,
-    trail: &Trail,
-) -> Result<(), A::Error> {
-    match key {
-        "version" => set(&mut wire.version, map),
-        "registry" => set(&mut wire.registry, map),
-        "label" => set(&mut wire.label, map),
-        "when" => set(&mut wire.when, map),
-        "token" => set(&mut wire.token, map),
-        "link" => set(&mut wire.link, map),
-        "export" => set(&mut wire.export, map),
-        "message" => set(&mut wire.message, map),
-        "resultvalues" => set(&mut wire.resultvalues, map),
-        "parameters" => set_seed(&mut wire.parameters, map, Pairs { trail }),
-        "metadata" => set_seed(&mut wire.metadata, map, Pairs { trail }),
-        "results" => set_seed(&mut wire.results, map, List::columns(trail)),
-        "contents" => set_seed(&mut wire.contents, map, List::messages(trail)),
-        _ => match Kind::from_key(key) {
-            None => map.next_value::<IgnoredAny>().map(drop),
-            Some(kind) if kinds.contains(&kind) => Err(twice()),
-            Some(kind) => {
-                kinds.push(kind);
-                let value = map.next_value()?;
-                if wire.kind.as_ref().is_none_or(|(known, _)| kind < *known) {
-                    wire.kind = Some((kind, value));
+impl WireVisitor<'_> {
+    /// Reads the section that a key names.
+    fn read_section<'de, A: MapAccess<'de>>(
+        &self,
+        wire: &mut Wire<'de>,
+        kinds: &mut Vec<Kind>,
+        key: &str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        let trail = self.trail;
+        match key {
+            "version" => set(&mut wire.version, map),
+            "registry" => set(&mut wire.registry, map),
+            "label" => set(&mut wire.label, map),
+            "when" => set(&mut wire.when, map),
+            "token" => set(&mut wire.token, map),
+            "link" => set(&mut wire.link, map),
+            "export" => set(&mut wire.export, map),
+            "message" => set(&mut wire.message, map),
+            "resultvalues" => {
+                if wire.resultvalues.is_some() {
+                    return Err(twice());
                 }
+                let rows = match wire.table(self.registries) {
+                    Some(table) => {
+                        ResultValues::Table(map.next_value_seed(Rows { table, trail })?)
+                    }
+                    None => ResultValues::Raw(map.next_value()?),
+                };
+                wire.resultvalues = Some(rows);
                 Ok(())
             }
-        },
+            "parameters" => set_seed(&mut wire.parameters, map, Pairs { trail }),
+            "metadata" => set_seed(&mut wire.metadata, map, Pairs { trail }),
+            "results" => set_seed(&mut wire.results, map, List::columns(trail)),
+            "contents" => set_seed(&mut wire.contents, map, List::messages(trail)),
+            _ => match Kind::from_key(key) {
+                None => map.next_value::<IgnoredAny>().map(drop),
+                Some(kind) if kinds.contains(&kind) => Err(twice()),
+                Some(kind) => {
+                    kinds.push(kind);
+                    let value = map.next_value()?;
+                    if wire.kind.as_ref().is_none_or(|(known, _)| kind < *known) {
+                        wire.kind = Some((kind, value));
+                    }
+                    Ok(())
+                }
+            },
+        }
     }
 }
 

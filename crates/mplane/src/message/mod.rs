@@ -21,6 +21,8 @@ mod result;
 mod specification;
 mod statement;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::{self, Display};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::limits;
-use crate::primitive::{Primitive, Real, Value, quote};
+use crate::primitive::{NO_VALUE, ParseValueError, Primitive, Real, Value, quote};
 use crate::registry::Element;
 use crate::when::Instant;
 
@@ -306,6 +306,40 @@ impl Cells {
             Self::Address(cells) => drop(cells.swap_remove(index)),
         }
         true
+    }
+
+    /// Adds a cell that a text stands for. Large results are mostly such cells, so types
+    /// that they mostly have are read without a detour.
+    pub(crate) fn push_text(&mut self, text: &str) -> Result<(), ParseValueError> {
+        match self {
+            Self::String(cells) | Self::Url(cells) if text != NO_VALUE => {
+                cells.push(Some(text.into()));
+                return Ok(());
+            }
+            Self::Real(cells) => {
+                if let Ok(real) = text.parse() {
+                    cells.push(Some(real));
+                    return Ok(());
+                }
+            }
+            Self::Time(cells) => {
+                if let Ok(instant) = text.parse() {
+                    cells.push(Some(instant));
+                    return Ok(());
+                }
+            }
+            Self::Address(cells) => {
+                if let Ok(address) = text.parse() {
+                    cells.push(Some(address));
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        let value = Value::parse(self.primitive(), text)?;
+        let fits = self.push(value);
+        debug_assert!(fits, "it was read as a value of the column's type");
+        Ok(())
     }
 
     /// Adds a cell; says whether the value is of the column's type.

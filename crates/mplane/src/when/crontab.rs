@@ -191,9 +191,12 @@ impl Crontab {
         }
     }
 
-    /// Returns whether any of the months has any of the days.
+    /// Returns whether any of the months has any of the days, and a weekday occurs.
     fn names_a_day(&self) -> bool {
         const LEAP_YEAR: i16 = 2000;
+        if self.weekdays.up_to(7) == Set::EMPTY {
+            return false;
+        }
         (1..=12).filter(|month| self.months.contains(*month)).any(|month| {
             let first = Date::constant(LEAP_YEAR, month, 1);
             self.days.first_from(1).is_some_and(|day| day <= first.days_in_month())
