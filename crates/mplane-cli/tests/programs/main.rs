@@ -7,6 +7,7 @@ mod restart;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod systemd;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
