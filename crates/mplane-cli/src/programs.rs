@@ -75,7 +75,7 @@ pub async fn start_supervisor(
     let registries = config.registries.load()?;
     let listener = listen(section.listener.address).await?;
     let address = listener.local_addr()?;
-    let supervisor = Supervisor::new(registries, shutdown.clone());
+    let supervisor = Supervisor::new(registries, config.access.clone(), shutdown.clone());
     info!(%address, identity = %credentials.identity(), "supervises");
     let mut tasks = JoinSet::new();
     if let Some(metrics) = &config.metrics {
@@ -116,7 +116,9 @@ pub async fn start_component(
         Some(path) => Some(Spool::open(path, &registries)?),
         None => None,
     };
-    let component = Component::new(services, registries, spool, shutdown.clone())?;
+    let access = config.access.clone();
+    let component =
+        Component::new(services, registries, access, spool, shutdown.clone())?;
     let mut tasks = JoinSet::new();
     if let Some(metrics) = &config.metrics {
         let listener = listen(metrics.address).await?;

@@ -117,12 +117,15 @@ impl Directory {
         self.components.is_empty()
     }
 
-    /// Returns what clients can use. Labels that several components have get the common
-    /// name of the component appended, or its full identity if that is still ambiguous.
-    pub fn offers(&self) -> Vec<Offer> {
+    /// Returns what a client can use, of that which it may: the rest leaves no trace.
+    /// Labels that several components have get the common name of the component appended,
+    /// or its full identity if that is still ambiguous.
+    pub fn offers(&self, may: &dyn Fn(&Identity, &Capability) -> bool) -> Vec<Offer> {
+        let permitted =
+            || self.registered().filter(|(identity, known)| may(identity, known));
         let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
         let mut common: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for (identity, capability) in self.registered() {
+        for (identity, capability) in permitted() {
             let label = capability.label().unwrap_or_default();
             *labels.entry(label).or_default() += 1;
             *common.entry((label, identity.common_name())).or_default() += 1;
@@ -136,7 +139,7 @@ impl Directory {
                 Some(identity.to_string())
             }
         };
-        self.registered()
+        permitted()
             .map(|(identity, capability)| {
                 let mut shown = capability.clone();
                 shown.set_link(None);
@@ -161,10 +164,12 @@ impl Directory {
             .collect()
     }
 
-    /// Chooses the component for a specification: one with the capability that its label
-    /// names or, if it names none, any whose capability it fulfils.
+    /// Chooses the component for a specification, of those that the client may use: one
+    /// with the capability that its label names or, if it names none, any whose capability
+    /// it fulfils.
     pub fn choose(
         &self,
+        may: &dyn Fn(&Identity, &Capability) -> bool,
         specification: &Specification,
         now: Timestamp,
     ) -> Result<Offer, ChooseError> {
@@ -174,7 +179,7 @@ impl Directory {
             names.into_iter().flatten().any(|n| n == label || n == without_serial(label))
         };
         let (named, others): (Vec<_>, Vec<_>) =
-            self.offers().into_iter().partition(is_named);
+            self.offers(may).into_iter().partition(is_named);
         let mut refusal = ChooseError::NoCapability;
         // A label that names something decides: nobody wants the same from elsewhere.
         for offer in if named.is_empty() { others } else { named } {

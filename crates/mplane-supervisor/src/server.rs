@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
-use mplane::access::{Act, permit};
+use mplane::access::{Act, Policy, permit};
 use mplane::json::{self, MEDIA_TYPE, Unreadable};
 use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
 use mplane::registry::Registries;
@@ -39,11 +39,18 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Makes a supervisor. It works until `shutdown`.
-    pub fn new(registries: Registries, shutdown: CancellationToken) -> Arc<Self> {
+    /// Makes a supervisor, which peers may use as far as the policy permits. It works until
+    /// `shutdown`.
+    pub fn new(
+        registries: Registries,
+        policy: Policy,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let mut relay = Relay::default();
+        relay.set_policy(policy);
         let supervisor = Arc::new(Self {
             registries,
-            relay: Mutex::default(),
+            relay: Mutex::new(relay),
             news: watch::Sender::new(0),
             shutdown,
         });
@@ -60,6 +67,11 @@ impl Supervisor {
             .route(path::REGISTER_RESULT, post(register_result))
             .with_state(Arc::clone(self))
             .merge(client_routes(clients))
+    }
+
+    /// Sets who may offer and use which capability from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.relay().set_policy(policy);
     }
 
     /// Changes the relay, and tells who waits if there is news.
@@ -290,7 +302,7 @@ struct Facing(Arc<Supervisor>);
 impl Responder for Facing {
     fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
         match permit(&peer.identity, Act::Use) {
-            Ok(()) => self.0.relay().capabilities(peer.features),
+            Ok(()) => self.0.relay().capabilities(&peer.identity, peer.features),
             Err(denied) => {
                 info!(%denied, "shows no capabilities");
                 Vec::new()
@@ -344,6 +356,11 @@ impl Facing {
     fn handle(&self, peer: &Peer, message: Message) -> Reply {
         let fresh = [fresh_token(), fresh_token()];
         let now = Timestamp::now();
-        self.0.change(|relay| relay.handle(&peer.identity, message, fresh, now))
+        let reply =
+            self.0.change(|relay| relay.handle(&peer.identity, message, fresh, now));
+        if let Some(withheld) = &reply.withheld {
+            warn!(client = %peer.identity, %withheld, "refused by the access rules");
+        }
+        reply
     }
 }

@@ -1,6 +1,7 @@
 //! Supervisor, component and client as processes of their own, as the README's tour has
 //! them: certificates from `mplane pki`, configurations in TOML, ports from the log.
 
+mod access;
 mod domain;
 mod metrics;
 mod restart;

@@ -128,13 +128,26 @@ async fn register(
     client: &HttpClient,
     initiator: &Initiator,
 ) -> Result<Identity, RegisterError> {
-    let capabilities = component.all_capabilities();
+    let (capabilities, expected) = if component.is_restricting() {
+        let supervisor = who_answers(client, initiator).await?;
+        permit(&supervisor, Act::Use)?;
+        let capabilities = component.capabilities_for(&supervisor);
+        if capabilities.is_empty() {
+            return Err(RegisterError::Withheld { supervisor });
+        }
+        (capabilities, Some(supervisor))
+    } else {
+        (component.all_capabilities(), None)
+    };
     let (core, others): (Vec<_>, Vec<_>) = capabilities
         .into_iter()
         .partition(|capability| Features::NONE.can_read(capability));
     let answer = offer(client, initiator, core).await?;
     // Whoever answers may use this component from now on: it must be one who may.
     permit(&answer.identity, Act::Use)?;
+    if expected.is_some_and(|expected| expected != answer.identity) {
+        return Err(RegisterError::Other { identity: answer.identity });
+    }
     if answer.features.has(Feature::Registries) && !others.is_empty() {
         let mut registries: Vec<_> =
             others.iter().map(|other| other.registry().to_owned()).collect();
@@ -169,6 +182,21 @@ async fn register(
         "registered"
     );
     Ok(answer.identity)
+}
+
+/// Returns who the supervisor is, before anything is told to it. Whatever it answers to
+/// this request, it comes with a certificate.
+async fn who_answers(
+    client: &HttpClient,
+    initiator: &Initiator,
+) -> Result<Identity, RegisterError> {
+    let ask = Ask {
+        method: Method::GET,
+        path: path::CAPABILITIES,
+        messages: &[],
+        wait: Duration::ZERO,
+    };
+    Ok(client.ask(&initiator.supervisor, ask).await?.identity)
 }
 
 /// Posts one envelope of capabilities.
@@ -229,6 +257,13 @@ enum RegisterError {
     Refused(String),
     #[error("the supervisor's certificate is not one of a supervisor or client")]
     Denied(#[from] Denied),
+    #[error(
+        "{supervisor} has no role that [access.authorizations] lists for any capability of \
+         this component; give it one in [access.roles]"
+    )]
+    Withheld { supervisor: Identity },
+    #[error("now {identity} answers")]
+    Other { identity: Identity },
 }
 
 /// How fetching ended.

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mplane::access::{Act, Identity, permit};
+use mplane::access::{Act, Identity, Policy, permit};
 use mplane::exchange::component::{
     Action, ComponentExchange, Cut, JobId, Record, Reply, Saved,
 };
@@ -84,16 +84,18 @@ struct Batch {
 }
 
 impl Component {
-    /// Makes a component of services. It runs until `shutdown`. With a spool it goes on
-    /// with what is saved there.
+    /// Makes a component of services, which peers may use as far as the policy permits. It
+    /// runs until `shutdown`. With a spool it goes on with what is saved there.
     pub fn new(
         services: Vec<Arc<dyn Service>>,
         registries: Registries,
+        policy: Policy,
         spool: Option<(Spool, Vec<Saved>)>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, OpenAlarmError> {
         let alarm = Alarm::new()?;
         let mut state = State::default();
+        state.exchange.set_policy(policy);
         for service in &services {
             let capability = service.capability();
             info!(label = capability.label(), "offers a capability");
@@ -129,6 +131,22 @@ impl Component {
         self.state().exchange.capabilities().to_vec()
     }
 
+    /// Returns the capabilities that a peer may use.
+    fn capabilities_for(&self, peer: &Identity) -> Vec<Capability> {
+        self.state().exchange.capabilities_for(peer).cloned().collect()
+    }
+
+    /// Says whether some peers may use less than others of their class.
+    fn is_restricting(&self) -> bool {
+        self.state().exchange.policy().is_restricting()
+    }
+
+    /// Sets who may use which capability from now on. Measurements that run go on;
+    /// supervisors learn of it when the component registers the next time.
+    pub fn set_policy(&self, policy: Policy) {
+        self.state().exchange.set_policy(policy);
+    }
+
     /// Goes on with what was saved before a restart.
     fn restore(&self, saved: Vec<Saved>) {
         if saved.is_empty() {
@@ -153,6 +171,9 @@ impl Component {
         let is_specification = matches!(message, Message::Specification(_));
         let (reply, written) =
             self.change(|exchange| exchange.handle(from, message, fresh_token(), now));
+        if let Some(withheld) = &reply.withheld {
+            warn!(peer = %from, %withheld, "refused by the access rules");
+        }
         let Err(error) = written.await.unwrap_or(Err(WriteError::Closed)) else {
             match &reply.message {
                 Message::Exception(_) => self.metrics.refused.inc(),
@@ -170,7 +191,7 @@ impl Component {
         }
         let text = format!("this component cannot store what it accepts: {error}");
         let exception = Exception::new(reply.message.token(), text);
-        Reply { message: exception.into(), pending: None }
+        Reply { message: exception.into(), pending: None, withheld: None }
     }
 
     /// Sends results that this peer asked for into a queue, to be posted to it; those too
@@ -368,7 +389,7 @@ impl Responder for Listening {
             info!(%denied, "shows no capabilities");
             return Vec::new();
         }
-        let mut capabilities = self.0.all_capabilities();
+        let mut capabilities = self.0.capabilities_for(&peer.identity);
         capabilities.retain(|capability| peer.features.can_read(capability));
         capabilities
     }

@@ -2,6 +2,7 @@
 //!
 //! Like every exchange it does no I/O: messages and the time come in, answers go out.
 
+mod access;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mplane::access::Identity;
+use mplane::access::{CapabilityName, Identity, Policy, Withheld};
 use mplane::features::Features;
 use mplane::message::{
     Capability, Exception, Interrupt, Message, Receipt, Specification,
@@ -38,6 +39,8 @@ const SETTLED: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Relay {
     directory: Directory,
+    /// Who may offer and use which capability.
+    policy: Policy,
     measurements: BTreeMap<Id, Measurement>,
     /// Tokens are names between two peers: of the client for what it sent…
     by_client: BTreeMap<(Identity, Token), Id>,
@@ -64,6 +67,8 @@ struct Measurement {
     /// As the client sent it, with the token between the client and us.
     asked: Specification,
     component: Identity,
+    /// Which capability of the component it is for.
+    capability: CapabilityName,
     /// As the component gets it, with the token between us and the component.
     handed: Specification,
     state: State,
@@ -85,6 +90,8 @@ pub struct Reply {
     pub message: Message,
     /// Whether a result is still to come: a server may wait for it.
     pub pending: bool,
+    /// What the policy withheld, to be logged; the message does not tell it.
+    pub withheld: Option<Withheld>,
 }
 
 impl Relay {
@@ -109,6 +116,7 @@ impl Relay {
     ) -> Result<(), OfferError> {
         match message {
             Message::Capability(capability) => {
+                self.policy.permit_offer(from, &CapabilityName::of(&capability))?;
                 self.directory.register(from, capability, features, dialect, now)?;
                 Ok(())
             }
@@ -167,10 +175,10 @@ impl Relay {
         Ok(())
     }
 
-    /// Returns the capabilities that a client with these features can use and read.
-    pub fn capabilities(&self, features: Features) -> Vec<Capability> {
-        let mut shown: Vec<_> =
-            self.directory.offers().into_iter().map(|offer| offer.shown).collect();
+    /// Returns the capabilities that a client may use, and can read with these features.
+    pub fn capabilities(&self, client: &Identity, features: Features) -> Vec<Capability> {
+        let offers = self.directory.offers(&self.may(client));
+        let mut shown: Vec<_> = offers.into_iter().map(|offer| offer.shown).collect();
         shown.retain(|capability| features.can_read(capability));
         shown
     }
@@ -191,7 +199,9 @@ impl Relay {
             Message::Redemption(redemption) => self.state_of(from, redemption.token()),
             Message::Interrupt(interrupt) => {
                 let token = interrupt.token().clone();
-                if let Some(id) = self.by_client.get(&(from.clone(), token.clone())) {
+                if let Some(id) = self.by_client.get(&(from.clone(), token.clone()))
+                    && self.permit_measurement(*id).is_ok()
+                {
                     let word = "interrupted before the component fetched it";
                     let word = Exception::new(Some(token.clone()), word);
                     self.advance(*id, Event::Interrupted(Box::new(word.into())));
@@ -255,9 +265,10 @@ impl Relay {
             return self.state_of(from, &token);
         }
         asked.set_token(Some(token.clone()));
-        let offer = match self.directory.choose(&asked, now) {
+        let chosen = self.directory.choose(&self.may(from), &asked, now);
+        let offer = match chosen {
             Ok(offer) => offer,
-            Err(reason) => return exception(token, reason.to_string()),
+            Err(reason) => return self.refuse(from, &asked, &reason, now),
         };
         let Some(delays) = asked.when().delays(now) else {
             return exception(
@@ -304,6 +315,7 @@ impl Relay {
         let measurement = Measurement {
             client: from.clone(),
             asked,
+            capability: CapabilityName::of(&offer.registered),
             component: offer.component,
             handed,
             state: State::Queued,
@@ -356,11 +368,23 @@ impl Relay {
             let text = format!("no specification of yours has token {token}");
             return exception(token.clone(), text);
         };
-        match &measurement.state {
-            State::Settled(message) => {
-                Reply { message: Message::clone(message), pending: false }
-            }
-            _ => Reply { message: Receipt::of(&measurement.asked).into(), pending: true },
+        let permitted =
+            self.permit(from, &measurement.component, &measurement.capability);
+        if let Err(withheld) = permitted {
+            let text = format!(
+                "you may not use the capability of the specification with token {token} \
+                 any more"
+            );
+            let mut reply = exception(token.clone(), text);
+            reply.withheld = Some(withheld);
+            return reply;
+        }
+        if let State::Settled(message) = &measurement.state {
+            let message = Message::clone(message);
+            Reply { message, pending: false, withheld: None }
+        } else {
+            let message = Receipt::of(&measurement.asked).into();
+            Reply { message, pending: true, withheld: None }
         }
     }
 
@@ -412,7 +436,8 @@ impl Relay {
 
 /// Makes an answer that is an exception.
 fn exception(token: Token, text: impl Into<String>) -> Reply {
-    Reply { message: Exception::new(Some(token), text).into(), pending: false }
+    let message = Exception::new(Some(token), text).into();
+    Reply { message, pending: false, withheld: None }
 }
 
 /// An offer of a component that is not taken.
@@ -421,6 +446,9 @@ pub enum OfferError {
     /// The directory does not take it.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The policy does not let the component offer it.
+    #[error(transparent)]
+    Withheld(#[from] Withheld),
     /// Something else than a capability or a withdrawal.
     #[error(
         "components offer capabilities and withdrawals here, not messages of kind {0}"

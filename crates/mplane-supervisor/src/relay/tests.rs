@@ -1,6 +1,6 @@
 //! The relay with a clock of its own: components and clients are lines of the test.
 
-use mplane::access::Identity;
+use mplane::access::{Identity, IdentityRule, Policy};
 use mplane::features::Features;
 use mplane::message::{
     Capability, Interrupt, Message, Receipt, Redemption, ResultStatement, Specification,
@@ -159,7 +159,7 @@ fn others_can_neither_redeem_nor_report() {
 #[test]
 fn equal_labels_are_told_apart_by_component() {
     let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]);
-    let shown = bench.relay.capabilities(Features::OURS);
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS);
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping@a", "ping@b"]);
     assert_ne!(shown[0].token(), shown[1].token());
@@ -176,7 +176,7 @@ fn equal_common_names_are_told_apart_by_the_whole_identity() {
         Some("Components"),
     );
     bench.register(&other, ping("10.0.0.1"));
-    let shown = bench.relay.capabilities(Features::OURS);
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS);
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping@Demo.Components.a", "ping@Elsewhere.Components.a"]);
 }
@@ -270,7 +270,7 @@ fn what_never_comes_is_lost_with_the_reason() {
 fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it() {
     let mut bench = Bench::with(&[("a", "10.0.0.1")]);
     bench.register(&probe("a"), ping("10.0.0.2"));
-    let shown = bench.relay.capabilities(Features::OURS);
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS);
     assert_eq!(shown.len(), 1);
     let source = shown[0].find_parameter("source.ip4").unwrap();
     assert_eq!(source.constraint().to_string(), "10.0.0.2");
@@ -285,7 +285,7 @@ fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it() {
             noon(),
         )
         .unwrap();
-    assert!(bench.relay.capabilities(Features::OURS).is_empty());
+    assert!(bench.relay.capabilities(&client("c"), Features::OURS).is_empty());
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn the_callback_capability_is_hidden_from_clients() {
     let scope: When = "now ... future".parse().unwrap();
     let statement = Statement::measure(scope).labelled("callback");
     bench.register(&probe("a"), Capability::new(statement));
-    assert!(bench.relay.capabilities(Features::OURS).is_empty());
+    assert!(bench.relay.capabilities(&client("c"), Features::OURS).is_empty());
     assert_eq!(bench.relay.directory().len(), 1);
 }
 
@@ -313,4 +313,74 @@ fn a_queue_has_an_end() {
         "1000 specifications wait for component Demo.Components.a, as many as are kept; \
          try again later"
     );
+}
+
+/// Lets the named probes offer and the named clients use `ping`, and nobody else anything.
+fn only(probes: &[&str], clients: &[&str]) -> Policy {
+    let rule = |who: Identity| IdentityRule::Text(who.to_string());
+    let probes = probes.iter().map(|name| rule(probe(name)));
+    let rules: Vec<_> =
+        probes.chain(clients.iter().map(|name| rule(client(name)))).collect();
+    let roles = ["admin".to_owned()];
+    Policy::new([("admin", &rules[..])], [("ping", &roles[..])]).unwrap()
+}
+
+#[test]
+fn a_component_offers_only_what_the_policy_lists_for_it() {
+    let mut bench = Bench::with(&[]);
+    bench.relay.set_policy(only(&["a"], &["me"]));
+    bench.register(&probe("a"), ping("10.0.0.1"));
+    let capability = ping("10.0.0.1").into();
+    let (features, dialect) = (Features::OURS, Dialect::Envelope);
+    let refused =
+        bench.relay.register(&probe("b"), capability, features, dialect, bench.now);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "Demo.Components.b has no role that [access.authorizations] lists for ping"
+    );
+    bench.relay.set_policy(only(&["a"], &["me"]).with_open_offering());
+    bench.register(&probe("b"), ping("10.0.0.1"));
+}
+
+#[test]
+fn what_is_withheld_leaves_no_trace() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]);
+    bench.relay.set_policy(only(&["a"], &["me"]));
+    let shown = bench.relay.capabilities(&client("me"), Features::OURS);
+    let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
+    assert_eq!(labels, ["ping"], "the one of b is not there, not even as a suffix");
+    assert!(bench.relay.capabilities(&client("other"), Features::OURS).is_empty());
+
+    let told = |reply: &Reply| match &reply.message {
+        Message::Exception(exception) => exception.message().to_owned(),
+        other => panic!("expected an exception, got {other}"),
+    };
+    let withheld = bench.ask("other", asked("ping-0", "now + 5s / 1s"));
+    assert!(withheld.withheld.is_some());
+    let mut empty = Bench::with(&[]);
+    empty.relay.set_policy(only(&["a"], &["me"]));
+    let absent = empty.ask("other", asked("ping-0", "now + 5s / 1s"));
+    assert!(absent.withheld.is_none());
+    assert_eq!(told(&withheld), told(&absent));
+    assert!(bench.fetch("a").is_empty());
+
+    bench.ask("me", asked("ping-0", "now + 5s / 1s"));
+    assert_eq!(bench.fetch_specification("a").label(), Some("ping-1"));
+}
+
+#[test]
+fn a_new_policy_holds_for_what_was_accepted_before() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
+    let token =
+        bench.ask("me", asked("ping-0", "now + 1h / 1s")).message.token().unwrap();
+    let handed = bench.fetch_specification("a");
+    bench.relay.set_policy(only(&["a"], &["other"]));
+    assert!(matches!(bench.redeem("me", &token), Message::Exception(_)));
+    let mut mine = asked("ping-0", "now + 1h / 1s");
+    mine.set_token(Some(token.clone()));
+    assert!(bench.ask("me", Interrupt::of(&mine)).withheld.is_some());
+    assert!(bench.fetch("a").is_empty(), "nothing is interrupted");
+    bench.report("a", result_of(&handed)).unwrap();
+    bench.relay.set_policy(only(&["a"], &["me"]));
+    assert!(matches!(bench.redeem("me", &token), Message::Result(_)));
 }

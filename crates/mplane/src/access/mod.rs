@@ -1,13 +1,17 @@
 //! Who a peer is, and what it may do.
 //!
-//! The decision is pure: identity in, permission out. Denied is what is not allowed.
+//! The decisions are pure: identity in, permission out. Denied is what is not allowed. The
+//! class of a peer says what kind of thing it may do ([`permit`]), a [`Policy`] with which
+//! capabilities.
 //!
 //! Source: protocol notes, section 7 (identity); mPlane protocol specification,
 //! "Access Control".
 
 mod identity;
+mod policy;
 
 pub use identity::{Class, Identity};
+pub use policy::{CapabilityName, IdentityRule, Policy, PolicyError, Withheld};
 
 /// Something a peer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

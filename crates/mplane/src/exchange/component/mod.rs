@@ -1,5 +1,8 @@
 //! A component: capabilities offered, specifications accepted, results kept.
 
+mod access;
+#[cfg(test)]
+mod access_tests;
 mod record;
 mod repetition;
 mod restore;
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::access::Identity;
+use crate::access::{Identity, Policy, Withheld};
 use crate::limits;
 use crate::message::{
     Capability, Exception, Message, Receipt, ResultStatement, Specification, Table,
@@ -32,6 +35,8 @@ const SCOPE_GRACE: SignedDuration = SignedDuration::from_secs(limits::SCOPE_GRAC
 #[derive(Debug, Default)]
 pub struct ComponentExchange {
     capabilities: Vec<Capability>,
+    /// Who may use which of them.
+    policy: Policy,
     jobs: BTreeMap<JobId, Job>,
     /// Tokens are names between two peers, never global.
     by_token: BTreeMap<(Identity, Token), JobId>,
@@ -74,7 +79,8 @@ pub type ServiceIndex = usize;
 struct Job {
     owner: Identity,
     specification: Specification,
-    service: ServiceIndex,
+    /// `None` if it was accepted before a restart and is not offered any more.
+    service: Option<ServiceIndex>,
     state: JobState,
     /// When the temporal scope ends, UTC.
     end: Option<Timestamp>,
@@ -144,12 +150,14 @@ pub struct Reply {
     pub message: Message,
     /// The job whose result is not there yet: a driver may wait for it.
     pub pending: Option<JobId>,
+    /// What the policy withheld, to be logged; the message does not tell it.
+    pub withheld: Option<Withheld>,
 }
 
 impl Reply {
     /// Makes an answer that is final.
     fn finally(message: impl Into<Message>) -> Self {
-        Self { message: message.into(), pending: None }
+        Self { message: message.into(), pending: None, withheld: None }
     }
 
     /// Makes an exception about a token.
@@ -181,7 +189,7 @@ impl ComponentExchange {
         self.capabilities.len() - 1
     }
 
-    /// Returns the capabilities offered.
+    /// Returns the capabilities offered, to whomever.
     pub fn capabilities(&self) -> &[Capability] {
         &self.capabilities
     }
@@ -203,7 +211,9 @@ impl ComponentExchange {
             }
             Message::Interrupt(interrupt) => {
                 let token = interrupt.token();
-                if let Some(job) = self.by_token.get(&(from.clone(), token.clone())) {
+                if let Some(job) = self.by_token.get(&(from.clone(), token.clone()))
+                    && self.permit_job(from, *job).is_ok()
+                {
                     self.stop(*job, now);
                 }
                 self.state_of(from, token, now)
@@ -390,9 +400,13 @@ impl ComponentExchange {
             return self.state_of(from, &token, now);
         }
         specification.set_token(Some(token.clone()));
-        let service = match self.service_for(&specification, now) {
+        let service = match self.service_for(Some(from), &specification, now) {
             Ok(service) => service,
-            Err(reason) => return Reply::exception(Some(token), reason),
+            Err(refused) => {
+                let mut reply = Reply::exception(Some(token), refused.reason);
+                reply.withheld = refused.withheld;
+                return reply;
+            }
         };
         let Some(delays) = specification.when().delays(now) else {
             return Reply::exception(
@@ -422,7 +436,7 @@ impl ComponentExchange {
         let job = Job {
             owner: from.clone(),
             specification,
-            service,
+            service: Some(service),
             state,
             end: delays.end.and_then(|delay| now.checked_add(delay).ok()),
             deadline: None,
@@ -445,39 +459,6 @@ impl ComponentExchange {
             self.look_again(id, now.checked_add(delays.start).ok());
         }
         self.state_of(from, &token, now)
-    }
-
-    /// Finds the service for a specification: one with the capability that its label
-    /// names or, if it names none, any whose capability it fulfils.
-    fn service_for(
-        &self,
-        specification: &Specification,
-        now: Timestamp,
-    ) -> Result<ServiceIndex, String> {
-        let named = |capability: &Capability| {
-            let label = specification.label().unwrap_or_default();
-            capability.label().is_some_and(|known| known == without_serial(label))
-        };
-        let (named_ones, others): (Vec<_>, Vec<_>) =
-            self.capabilities.iter().enumerate().partition(|(_, known)| named(known));
-        let mut refusal = "no capability of this component has these parameters and \
-                           result columns"
-            .to_owned();
-        // A label that names something decides: it tells equal schemas apart.
-        for (index, capability) in if named_ones.is_empty() { others } else { named_ones }
-        {
-            match specification.fulfills(capability, now) {
-                Ok(()) => return Ok(index),
-                Err(reason) if named(capability) => {
-                    refusal = format!(
-                        "the specification does not fulfil capability {}: {reason}",
-                        capability.label().unwrap_or_default()
-                    );
-                }
-                Err(_) => {}
-            }
-        }
-        Err(refusal)
     }
 
     /// Adds a job.
@@ -570,6 +551,7 @@ impl ComponentExchange {
     /// clock was set meanwhile or nobody looked for so long, it fails with that reason.
     fn start(&mut self, id: JobId, due: Timestamp, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(service) = job.service else { return };
         let deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
         if deadline.is_some_and(|deadline| deadline < now) {
             let reason = format!(
@@ -585,7 +567,7 @@ impl ComponentExchange {
             job.end.map(|end| end.duration_since(now).try_into().unwrap_or_default());
         let start = Action::Start {
             job: id,
-            service: job.service,
+            service,
             specification: Box::new(job.specification.clone()),
             due,
             duration,
@@ -626,6 +608,17 @@ impl ComponentExchange {
             .by_token
             .get(&(from.clone(), token.clone()))
             .and_then(|id| Some((id, self.jobs.get(id)?)));
+        if let Some((id, _)) = job
+            && let Err(withheld) = self.permit_job(from, *id)
+        {
+            let text = format!(
+                "you may not use the capability of the specification with token {token} \
+                 any more"
+            );
+            let mut reply = Reply::exception(Some(token.clone()), text);
+            reply.withheld = withheld;
+            return reply;
+        }
         match job {
             None => Reply::exception(
                 Some(token.clone()),
@@ -645,7 +638,7 @@ impl ComponentExchange {
                     Some(results) => results.into(),
                     None => Receipt::of(&job.specification).into(),
                 };
-                Reply { message, pending: Some(*id) }
+                Reply { message, pending: Some(*id), withheld: None }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::access::Refused;
 use super::{ComponentExchange, Cut, Job, JobState, Outcome, Repetition, Saved};
 use crate::message::Exception;
 
@@ -40,7 +41,7 @@ impl ComponentExchange {
             return;
         }
         let token = specification.token();
-        let service = self.service_for(&specification, accepted);
+        let service = self.service_for(None, &specification, accepted);
         let delays = specification.when().delays(accepted);
         let after = |delay| accepted.checked_add(delay).ok();
         let end = match parent {
@@ -56,7 +57,7 @@ impl ComponentExchange {
         let job = Job {
             owner: owner.clone(),
             specification,
-            service: service.as_ref().copied().unwrap_or_default(),
+            service: service.as_ref().ok().copied(),
             state,
             end,
             deadline: None,
@@ -71,7 +72,7 @@ impl ComponentExchange {
         }
         if let Some(message) = saved.finished {
             self.keep_finished(id, message, saved.is_delivered);
-        } else if let Err(reason) = service {
+        } else if let Err(Refused { reason, .. }) = service {
             let reason = format!("after a restart of this component: {reason}");
             self.finish(id, Exception::new(Some(token), reason).into());
         } else if let Some(started) = started {

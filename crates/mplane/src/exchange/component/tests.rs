@@ -4,21 +4,21 @@ use super::*;
 use crate::message::{Interrupt, Redemption, Statement};
 use crate::registry::Registries;
 
-fn time(text: &str) -> Timestamp {
+pub(super) fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-const NOON: &str = "2026-06-01T12:00:00Z";
+pub(super) const NOON: &str = "2026-06-01T12:00:00Z";
 
-fn client(name: &str) -> Identity {
+pub(super) fn client(name: &str) -> Identity {
     Identity::new(["Demo", "Clients", name].map(Into::into), Some("Clients"))
 }
 
-fn fresh(number: u8) -> Token {
+pub(super) fn fresh(number: u8) -> Token {
     Token::from_random([number; 16])
 }
 
-fn component() -> (ComponentExchange, Specification) {
+pub(super) fn component() -> (ComponentExchange, Specification) {
     let registries = Registries::embedded();
     let statement = Statement::measure("now ... future / 1s".parse().unwrap())
         .labelled("ping-detail-ip4")
@@ -205,7 +205,7 @@ fn finished_jobs_are_bounded() {
 }
 
 /// Returns the next action, except what is to be written down.
-fn poll(component: &mut ComponentExchange) -> Option<Action> {
+pub(super) fn poll(component: &mut ComponentExchange) -> Option<Action> {
     loop {
         match component.poll_action() {
             Some(Action::Persist(_)) => {}

@@ -3,10 +3,13 @@
 //! Relative paths are relative to the file that contains them. Unknown keys are errors:
 //! a typing mistake must not silently change what a component measures.
 
+mod access;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mplane::access::Policy;
 use mplane::registry::{ParseRegistryError, Registries, Registry};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -27,6 +30,9 @@ pub struct Config<S> {
     pub registries: RegistriesConfig,
     /// Where metrics and health are told; without it nowhere.
     pub metrics: Option<ListenerConfig>,
+    /// Who may use which capability; without it the class of a peer alone decides.
+    #[serde(default, deserialize_with = "access::policy")]
+    pub access: Policy,
     /// What a component does.
     pub component: Option<ComponentConfig<S>>,
     /// What a supervisor does.
@@ -317,6 +323,35 @@ mod tests {
         assert!(external.folder.is_absolute(), "it is relative to the file");
         assert!(external.folder.ends_with("services/echo"));
         assert_eq!(ip4, "auto");
+    }
+
+    #[test]
+    fn access_is_a_policy_that_makes_sense() {
+        assert!(!load("").unwrap().access.is_restricting());
+        let section = "[access.roles]\nadmin = [\"Demo.Clients.a\", \
+                       [\"Demo\", \"Clients\", \"b.2\"]]\n\
+                       [access.authorizations]\nping = [\"admin\"]\n";
+        assert!(load(section).unwrap().access.is_restricting());
+        for (section, problem) in [
+            ("[access.roles]\n", "missing field `authorizations`"),
+            (
+                "[access]\nroles = { admin = [1] }\nauthorizations = {}\n",
+                "an identity is text with dots, or the list of its names",
+            ),
+            (
+                "[access]\nroles = {}\nauthorizations = { ping = [\"admin\"] }\n",
+                "ping is for role admin, which [access.roles] does not define",
+            ),
+            (
+                "[access]\nroles = { admin = [\"a..b\"] }\nauthorizations = {}\n",
+                "role admin has an identity with an empty name, \"a..b\"",
+            ),
+            ("[access]\nrules = {}\n", "unknown field `rules`"),
+        ] {
+            let error = load(section).unwrap_err();
+            assert!(error.contains(problem), "{section}: {error}");
+            assert!(error.contains(" at line "), "{section}: {error}");
+        }
     }
 
     #[test]

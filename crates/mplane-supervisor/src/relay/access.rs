@@ -1,0 +1,74 @@
+//! Who may offer, see and use what: the one place where the relay asks its policy.
+
+use jiff::Timestamp;
+use mplane::access::{CapabilityName, Identity, Policy, Withheld};
+use mplane::message::{Capability, Specification};
+
+use super::{Id, Relay, Reply, exception};
+use crate::directory::ChooseError;
+
+/// The answer to a specification that fits nothing which the client may use.
+const NOTHING_PERMITTED: &str = "no capability that you may use here has these parameters \
+     and result columns; the operator of this supervisor grants access";
+
+impl Relay {
+    /// Sets who may offer and use which capability from now on. What is on its way goes on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Says whether a client may see and use a capability of a component, and what has
+    /// come of it. All that clients ask for comes by here.
+    pub(super) fn permit(
+        &self,
+        client: &Identity,
+        component: &Identity,
+        capability: &CapabilityName,
+    ) -> Result<(), Withheld> {
+        self.policy.permit_offer(component, capability)?;
+        self.policy.permit(client, capability)
+    }
+
+    /// Returns the check whether a client may use a capability of a component.
+    pub(super) fn may<'a>(
+        &'a self,
+        client: &'a Identity,
+    ) -> impl Fn(&Identity, &Capability) -> bool + 'a {
+        |component, capability| {
+            self.permit(client, component, &CapabilityName::of(capability)).is_ok()
+        }
+    }
+
+    /// Refuses a specification for which the client may use nothing. What is withheld and
+    /// what is not there are answered alike.
+    pub(super) fn refuse(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        reason: &ChooseError,
+        now: Timestamp,
+    ) -> Reply {
+        let token = asked.token();
+        if !self.policy.is_restricting() {
+            return exception(token, reason.to_string());
+        }
+        let text = match reason {
+            ChooseError::Refused { .. } => reason.to_string(),
+            ChooseError::NoCapability => NOTHING_PERMITTED.into(),
+        };
+        let mut reply = exception(token, text);
+        reply.withheld =
+            self.directory.choose(&|_, _| true, asked, now).ok().and_then(|offer| {
+                let capability = CapabilityName::of(&offer.registered);
+                self.permit(from, &offer.component, &capability).err()
+            });
+        reply
+    }
+
+    /// Says whether the client of a specification may still use its capability.
+    pub(super) fn permit_measurement(&self, id: Id) -> Result<(), Withheld> {
+        self.measurements.get(&id).map_or(Ok(()), |known| {
+            self.permit(&known.client, &known.component, &known.capability)
+        })
+    }
+}
