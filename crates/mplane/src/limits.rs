@@ -11,9 +11,9 @@ pub const MESSAGE_BYTES: usize = 64 << 20;
 /// measurements two; each is read once more than the one around it.
 pub const ENVELOPE_DEPTH: usize = 16;
 
-/// Messages in one envelope: more capabilities than the largest component has, and a
-/// bound on the work one request can cause.
-pub const ENVELOPE_CONTENTS: usize = 10_000;
+/// Messages in one envelope: the results of a repeated measurement, more capabilities than
+/// the largest component has, and a bound on the work one request can cause.
+pub const ENVELOPE_CONTENTS: usize = 16_384;
 
 /// Parameters, metadata or result columns of one statement. The widest known schema has
 /// 46 columns.
@@ -66,6 +66,10 @@ pub const JOBS: usize = 10_000;
 /// Finished jobs a component keeps for repeated redemption, the oldest go first.
 pub const FINISHED_JOBS: usize = 1_000;
 
+/// Values in all results that a component keeps for repeated redemption, the oldest go
+/// first: as many as one of the largest messages has, in some 100 MB of memory.
+pub const FINISHED_VALUES: usize = 4_000_000;
+
 /// Bytes of input quoted in an error message, so that errors stay readable.
 pub const QUOTE_BYTES: usize = 60;
 
@@ -77,3 +81,9 @@ pub const SCOPE_GRACE_S: i64 = 2;
 /// Results that a repeated measurement keeps, the oldest go first. One a minute makes a
 /// week.
 pub const REPEAT_RESULTS: usize = 10_080;
+
+/// Values in all results that a repeated measurement keeps, the oldest go first, so that
+/// numbers and times of them fit into one message.
+pub const REPEAT_VALUES: usize = 1_000_000;
+
+const _: () = assert!(REPEAT_RESULTS <= ENVELOPE_CONTENTS, "they arrive as one envelope");

@@ -244,7 +244,7 @@ fn limits_are_named() {
     let contents = vec![json!({}); limits::ENVELOPE_CONTENTS + 1];
     assert_eq!(
         error(&json!({"envelope": "message", "contents": contents})),
-        "at /contents: there are at most 10000 messages"
+        "at /contents: there are at most 16384 messages"
     );
     let set = vec!["1"; limits::CONSTRAINT_MEMBERS].join(",");
     let capability = json!({"capability": "measure", "parameters": {"source.port": set}});

@@ -139,6 +139,18 @@ impl Message {
         }
     }
 
+    /// Returns the number of values in its result rows, those of contained messages
+    /// included: what its size is measured by in memory.
+    pub fn value_count(&self) -> usize {
+        match self {
+            Self::Result(result) => result.table().value_count(),
+            Self::Envelope(envelope) => {
+                envelope.messages().iter().map(Self::value_count).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// Returns the token that it carries or, for statements without one, the token that
     /// its content stands for.
     pub fn token(&self) -> Option<Token> {

@@ -118,6 +118,11 @@ impl Table {
         self.rows
     }
 
+    /// Returns the number of cells, empty ones included.
+    pub const fn value_count(&self) -> usize {
+        self.rows * self.columns.len()
+    }
+
     /// Returns the columns.
     pub fn columns(&self) -> &[Column] {
         &self.columns

@@ -44,6 +44,7 @@ pub struct ComponentExchange {
     deadlines: BTreeSet<(Timestamp, JobId)>,
     /// Finished jobs, the oldest first.
     finished: VecDeque<JobId>,
+    finished_values: usize,
     actions: VecDeque<Action>,
     last_job: u64,
 }
@@ -259,7 +260,7 @@ impl ComponentExchange {
                 self.remove(id);
                 let Some(repetition) = self.repetition(parent) else { return };
                 let dropped = repetition.ended(id, message);
-                self.persist_all(dropped.map(|job| Record::Forgotten { job }));
+                self.forget_measurements(dropped);
                 self.conclude_if_over(parent, now);
             }
         }
@@ -308,11 +309,6 @@ impl ComponentExchange {
         self.actions.push_back(Action::Persist(record));
     }
 
-    /// Writes several things down.
-    fn persist_all(&mut self, records: impl IntoIterator<Item = Record>) {
-        self.actions.extend(records.into_iter().map(Action::Persist));
-    }
-
     /// Keeps the result or exception of a job, and has it delivered.
     fn finish(&mut self, id: JobId, message: Message) {
         if self.jobs.contains_key(&id) {
@@ -327,6 +323,7 @@ impl ComponentExchange {
     /// Keeps what is written down as the result or exception of a job.
     fn keep_finished(&mut self, id: JobId, message: Message, is_delivered: bool) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        self.finished_values += message.value_count();
         job.state =
             JobState::Finished { message: Box::new(message.clone()), is_delivered };
         if let Some(deadline) = job.deadline.take() {
@@ -341,7 +338,10 @@ impl ComponentExchange {
             });
         }
         self.finished.push_back(id);
-        if self.finished.len() > limits::FINISHED_JOBS
+        while (self.finished.len() > limits::FINISHED_JOBS
+            || self.finished_values > limits::FINISHED_VALUES)
+            // The latest result stays, of whatever size.
+            && self.finished.len() > 1
             && let Some(oldest) = self.finished.pop_front()
         {
             self.forget(oldest);
@@ -500,7 +500,7 @@ impl ComponentExchange {
                 if let Some(repetition) = self.repetition(id) {
                     let dropped =
                         repetition.keep(None, Exception::new(token, word).into());
-                    self.persist_all(dropped.map(|job| Record::Forgotten { job }));
+                    self.forget_measurements(dropped);
                 }
                 continue;
             }
@@ -649,9 +649,19 @@ impl ComponentExchange {
         self.remove(id);
     }
 
+    /// Forgets measurements of a repeat, whose results are not kept any more.
+    fn forget_measurements(&mut self, dropped: Vec<JobId>) {
+        for job in dropped {
+            self.persist(Record::Forgotten { job });
+        }
+    }
+
     /// Removes a job from memory.
     fn remove(&mut self, id: JobId) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        if let JobState::Finished { message, .. } = &job.state {
+            self.finished_values -= message.value_count();
+        }
         if let Some(deadline) = job.deadline {
             self.deadlines.remove(&(deadline, id));
         }

@@ -18,6 +18,7 @@ pub(super) struct Repetition {
     running: BTreeSet<JobId>,
     /// Results and exceptions with the measurement that yielded each, the oldest first.
     kept: VecDeque<(Option<JobId>, Message)>,
+    kept_values: usize,
 }
 
 impl Repetition {
@@ -30,7 +31,8 @@ impl Repetition {
         let outer = specification.when().resolve(now);
         let start = outer.bounds(now).start.map_or(now, |start| start.max(now));
         let next = outer.next_occurrence(start);
-        Some(Self { outer, next, running: BTreeSet::new(), kept: VecDeque::new() })
+        let running = BTreeSet::new();
+        Some(Self { outer, next, running, kept: VecDeque::new(), kept_values: 0 })
     }
 
     /// Makes the state of a specification that was accepted before a restart: the rhythm
@@ -76,29 +78,31 @@ impl Repetition {
         self.running.insert(measurement);
     }
 
-    /// Takes note of what a measurement has yielded; returns the one that is dropped for
+    /// Takes note of what a measurement has yielded; returns those that are dropped for
     /// it.
-    pub(super) fn ended(
-        &mut self,
-        measurement: JobId,
-        message: Message,
-    ) -> Option<JobId> {
+    pub(super) fn ended(&mut self, measurement: JobId, message: Message) -> Vec<JobId> {
         self.running.remove(&measurement);
         self.keep(Some(measurement), message)
     }
 
-    /// Keeps a result or exception; returns the measurement that is dropped for it.
+    /// Keeps a result or exception; returns the measurements that are dropped for it.
     pub(super) fn keep(
         &mut self,
         measurement: Option<JobId>,
         message: Message,
-    ) -> Option<JobId> {
-        let dropped = if self.kept.len() == limits::REPEAT_RESULTS {
-            self.kept.pop_front().and_then(|(measurement, _)| measurement)
-        } else {
-            None
-        };
+    ) -> Vec<JobId> {
+        self.kept_values += message.value_count();
         self.kept.push_back((measurement, message));
+        let mut dropped = Vec::new();
+        while (self.kept.len() > limits::REPEAT_RESULTS
+            || self.kept_values > limits::REPEAT_VALUES)
+            // The latest result stays, of whatever size.
+            && self.kept.len() > 1
+            && let Some((measurement, message)) = self.kept.pop_front()
+        {
+            self.kept_values -= message.value_count();
+            dropped.extend(measurement);
+        }
         dropped
     }
 

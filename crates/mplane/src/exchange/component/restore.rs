@@ -36,7 +36,8 @@ impl ComponentExchange {
             && let Some(message) = saved.finished
         {
             if let Some(repetition) = self.repetition(parent) {
-                repetition.keep(Some(id), message);
+                let dropped = repetition.keep(Some(id), message);
+                self.forget_measurements(dropped);
             }
             return;
         }

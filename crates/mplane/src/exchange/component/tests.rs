@@ -37,8 +37,14 @@ pub(super) fn component() -> (ComponentExchange, Specification) {
 }
 
 fn measured(specification: &Specification) -> Outcome {
+    measured_rows(specification, 1)
+}
+
+fn measured_rows(specification: &Specification, rows: usize) -> Outcome {
     let mut table = Table::new(specification.columns());
-    table.push([None, Some(Value::Natural(42))]);
+    for _ in 0..rows {
+        table.push([None, Some(Value::Natural(42))]);
+    }
     let when = When::between(time(NOON), time("2026-06-01T12:00:05Z"));
     Outcome::Measured { when, table, metadata: Vec::new() }
 }
@@ -202,6 +208,56 @@ fn finished_jobs_are_bounded() {
     assert_eq!(component.jobs.len(), limits::FINISHED_JOBS);
     assert_eq!(component.by_token.len(), limits::FINISHED_JOBS);
     assert_eq!(component.active_jobs(), 0);
+}
+
+#[test]
+fn the_values_of_finished_jobs_are_bounded() {
+    let (mut component, mut specification) = component();
+    specification.set_when("now + 5s / 1s".parse().unwrap());
+    // Two columns each: two of them are a little too many.
+    let rows = limits::FINISHED_VALUES / 4 + 1;
+    for token in ["first", "second"] {
+        specification.set_token(Some(token.parse().unwrap()));
+        let message = specification.clone().into();
+        let reply = component.handle(&client("a"), message, fresh(1), time(NOON));
+        let job = reply.pending.unwrap();
+        component.job_ended(job, measured_rows(&specification, rows), time(NOON));
+        assert_eq!(component.finished_values, 2 * rows);
+    }
+    let tokens: Vec<_> = component.by_token.keys().map(|(_, token)| token).collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(tokens[0].as_str(), "second");
+    let forgotten = std::iter::from_fn(|| component.poll_action())
+        .filter(|action| matches!(action, Action::Persist(Record::Forgotten { .. })));
+    assert_eq!(forgotten.count(), 1);
+}
+
+#[test]
+fn the_values_that_a_repeat_keeps_are_bounded() {
+    let (mut component, mut specification) = component();
+    specification.set_when("repeat now + 3h / 1h { now + 5s / 1s }".parse().unwrap());
+    let me = client("a");
+    let reply = component.handle(&me, specification.clone().into(), fresh(1), time(NOON));
+    let whole = reply.pending.unwrap();
+    let rows = limits::REPEAT_VALUES / 4 + 1;
+    let mut forgotten = 0;
+    for hour in ["12", "13", "14"] {
+        let now = time(&format!("2026-06-01T{hour}:00:00Z"));
+        component.handle_timeout(now);
+        while let Some(action) = component.poll_action() {
+            match action {
+                Action::Start { job, specification, .. } => {
+                    component.job_ended(job, measured_rows(&specification, rows), now);
+                }
+                Action::Persist(Record::Forgotten { .. }) => forgotten += 1,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(forgotten, 2, "one of three is kept");
+    let repetition = component.repetition(whole).expect("it goes on until three");
+    let so_far = repetition.so_far(&specification, time(NOON)).unwrap();
+    assert_eq!(so_far.messages().len(), 1);
 }
 
 /// Returns the next action, except what is to be written down.
