@@ -337,6 +337,14 @@ mod tests {
     }
 
     #[test]
+    fn configurations_of_the_reference_are_told_from_messages() {
+        assert!(is_configuration(br#"{"TLS": {}, "Component": {}}"#));
+        assert!(is_configuration(br#"{"Client": {}}"#), "it lacks TLS, which is told");
+        assert!(!is_configuration(CAPABILITY.as_bytes()));
+        assert!(!is_configuration(include_bytes!("../../../../registry/core.json")));
+    }
+
+    #[test]
     fn refusals_name_a_byte_or_a_pointer() {
         assert_eq!(told("{\n\"capability\": }", "")["at"], 16);
         let refused = told(r#"{"capability": "measure", "when": "tomorrow"}"#, "");
