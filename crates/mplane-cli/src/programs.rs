@@ -24,7 +24,7 @@ use mplane_supervisor::server::Supervisor;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::logging::LogArgs;
 use crate::{Failure, Told};
@@ -35,7 +35,7 @@ pub type Config = config::Config<ServiceConfig>;
 /// The arguments of a program that runs until it is told to end.
 #[derive(Clone, Debug, Parser)]
 pub struct DaemonArgs {
-    /// The configuration, in TOML
+    /// The configuration, in TOML or in a form of the reference implementation
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Check the configuration and the files that it names, and exit
@@ -75,6 +75,10 @@ pub async fn start_supervisor(
     let registries = config.registries.load()?;
     let listener = listen(section.listener.address).await?;
     let address = listener.local_addr()?;
+    let second = match &section.component_listener {
+        Some(second) => Some(listen(second.address).await?),
+        None => None,
+    };
     let supervisor = Supervisor::new(registries, config.access.clone(), shutdown.clone());
     info!(%address, identity = %credentials.identity(), "supervises");
     let mut tasks = JoinSet::new();
@@ -83,6 +87,11 @@ pub async fn start_supervisor(
         tell_metrics(&listener)?;
         let registry = prometheus_client::registry::Registry::default();
         tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
+    }
+    if let Some(second) = second {
+        info!(components = %second.local_addr()?, "supervises at a second address");
+        let (credentials, shutdown) = (Arc::clone(&credentials), shutdown.clone());
+        tasks.spawn(serve(second, credentials, supervisor.router(), shutdown));
     }
     tasks.spawn(serve(listener, credentials, supervisor.router(), shutdown));
     Ok(Running { address: Some(address), tasks })
@@ -209,7 +218,7 @@ pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure
     let shutdown = CancellationToken::new();
     on_signal(shutdown.clone())?;
     let path = args.config.as_path();
-    let config = Config::load(path)?;
+    let config = load(path)?;
     if args.check {
         return check(daemon, &config, path);
     }
@@ -218,6 +227,15 @@ pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure
         Daemon::Supervisor => start_supervisor(&config, path, shutdown).await?,
     };
     running.ended().await
+}
+
+/// Loads a configuration, and logs what has no meaning in it.
+pub fn load(path: &Path) -> Result<Config, LoadConfigError> {
+    let config = Config::load(path)?;
+    for note in &config.notes {
+        warn!(file = %path.display(), "{note}");
+    }
+    Ok(config)
 }
 
 /// Checks a configuration and the files that it names, as far as that goes without

@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::logging::LogArgs;
 use crate::output::{Output, counted, table};
-use crate::programs::{Config, make_client};
+use crate::programs::{load, make_client};
 use crate::{Failure, Told};
 
 /// The arguments of the shell.
 #[derive(Clone, Debug, Parser)]
 pub struct ShellArgs {
-    /// The configuration, in TOML
+    /// The configuration, in TOML or in a form of the reference implementation
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Commands to run, separated by semicolons, instead of those on standard input; the
@@ -62,7 +62,7 @@ const DEFAULT_SCOPE: &str = "now + 5s / 1s";
 /// Runs the shell: the commands of `-c`, else those on standard input until its end.
 pub async fn run(args: &ShellArgs, output: &mut Output) -> Result<(), Failure> {
     args.log.start("warn")?;
-    let config = Config::load(&args.config)?;
+    let config = load(&args.config)?;
     let client = make_client(&config, &args.config)?;
     let shutdown = CancellationToken::new();
     let received = on_signal(shutdown.clone())?;

@@ -121,11 +121,11 @@ impl Directory {
     /// Labels that several components have get the common name of the component appended,
     /// or its full identity if that is still ambiguous.
     pub fn offers(&self, may: &dyn Fn(&Identity, &Capability) -> bool) -> Vec<Offer> {
-        let permitted =
-            || self.registered().filter(|(identity, known)| may(identity, known));
+        let permitted: Vec<_> =
+            self.registered().filter(|(identity, known)| may(identity, known)).collect();
         let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
         let mut common: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for (identity, capability) in permitted() {
+        for &(identity, capability) in &permitted {
             let label = capability.label().unwrap_or_default();
             *labels.entry(label).or_default() += 1;
             *common.entry((label, identity.common_name())).or_default() += 1;
@@ -139,8 +139,9 @@ impl Directory {
                 Some(identity.to_string())
             }
         };
-        permitted()
-            .map(|(identity, capability)| {
+        permitted
+            .iter()
+            .map(|&(identity, capability)| {
                 let mut shown = capability.clone();
                 shown.set_link(None);
                 let token = capability.token();

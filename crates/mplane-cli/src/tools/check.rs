@@ -19,8 +19,9 @@ use crate::{Failure, Told};
 /// The arguments of `mplane check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// Files with a message (JSON or YAML), a registry (JSON) or a configuration (TOML); -
-    /// reads standard input, also a JSON message on each line
+    /// Files with a message (JSON or YAML), a registry (JSON) or a configuration (TOML, or
+    /// the reference implementation's JSON and INI); - reads standard input, also a JSON
+    /// message on each line
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Registry files to know, each after those that it includes
@@ -35,7 +36,8 @@ pub struct CheckArgs {
 enum Content {
     Message(Box<Message>),
     Registry(Registry),
-    Configuration,
+    /// A configuration, and what in it has no meaning.
+    Configuration(Vec<String>),
 }
 
 /// Why an input is refused: the place, if it is known, and what is wrong there.
@@ -138,14 +140,34 @@ fn recognize(
 ) -> Result<Content, Refused> {
     let extension = path.extension().and_then(|extension| extension.to_str());
     match extension {
-        Some("toml") => return configuration(path),
+        Some("toml" | "conf" | "ini" | "cfg") => return configuration(path),
         Some("yaml" | "yml") => {
             let json = yaml_to_json(input)?;
             return json_content(&json, registries);
         }
+        _ if is_configuration(input) => return configuration(path),
         _ => {}
     }
     json_content(input, registries)
+}
+
+/// Says whether JSON is a configuration of the reference: messages and registries have none
+/// of its sections.
+fn is_configuration(input: &[u8]) -> bool {
+    /// The sections, each of which tells it.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Sections {
+        #[serde(rename = "TLS")]
+        tls: Option<serde::de::IgnoredAny>,
+        client: Option<serde::de::IgnoredAny>,
+        component: Option<serde::de::IgnoredAny>,
+        supervisor: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice(input).is_ok_and(|found: Sections| {
+        let sections = [found.tls, found.client, found.component, found.supervisor];
+        sections.iter().any(Option::is_some)
+    })
 }
 
 /// Reads a registry or a message.
@@ -211,13 +233,13 @@ fn configuration(path: &Path) -> Result<Content, Refused> {
     if let Some(section) = &config.component {
         load_external(section, &registries).map_err(|error| refused(&error))?;
     }
-    Ok(Content::Configuration)
+    Ok(Content::Configuration(config.notes))
 }
 
 /// Tells content as a JSON object. Keys that do not apply are null.
 fn as_json(content: &Content) -> Value {
     match content {
-        Content::Configuration => json!({
+        Content::Configuration(_) => json!({
             "kind": "configuration", "verb": null, "label": null, "schema": null,
             "token": null, "canonical": null,
         }),
@@ -244,7 +266,13 @@ fn canonical(message: &Message, form: Form) -> Value {
 /// Tells content in lines.
 fn as_text(content: &Content) -> String {
     match content {
-        Content::Configuration => "configuration, and the files that it names".into(),
+        Content::Configuration(notes) => {
+            let notes = notes.iter().map(|note| format!("\n  {note}"));
+            format!(
+                "configuration, and the files that it names{}",
+                notes.collect::<String>()
+            )
+        }
         Content::Registry(registry) => format!(
             "registry {} revision {}, {} elements",
             registry.uri(),
@@ -307,6 +335,14 @@ mod tests {
         assert_eq!(told(yaml, "a.yaml")["kind"], "capability");
         let registry = include_str!("../../../../registry/core.json");
         assert_eq!(told(registry, "")["kind"], "registry");
+    }
+
+    #[test]
+    fn configurations_of_the_reference_are_told_from_messages() {
+        assert!(is_configuration(br#"{"TLS": {}, "Component": {}}"#));
+        assert!(is_configuration(br#"{"Client": {}}"#), "it lacks TLS, which is told");
+        assert!(!is_configuration(CAPABILITY.as_bytes()));
+        assert!(!is_configuration(include_bytes!("../../../../registry/core.json")));
     }
 
     #[test]

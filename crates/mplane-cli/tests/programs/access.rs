@@ -1,11 +1,16 @@
-//! Roles: what programs hide and refuse, and whom they serve.
+//! Roles: what programs hide and refuse, and whom they serve. And configurations of the
+//! reference, most of which have roles.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::domain::{
-    Domain, MPCOM, MPSUP, TCP, address_in, check_result, daemon, initiator, measure,
+    Domain, MPCOM, MPLANE, MPSUP, TCP, address_in, check_result, daemon, initiator,
+    measure,
 };
-use crate::support::{Output, Program, Stream, run};
+use crate::machine::skip;
+use crate::support::{Output, Program, Stream, command, run};
 
 /// Rules for clients `cli-1`, who has no role, and `ops-1`, who may measure, by way of
 /// others too.
@@ -98,4 +103,128 @@ fn a_component_offers_nothing_to_a_supervisor_without_role() {
     let mut component = Program::start(daemon(MPCOM, &config));
     let denied = "Test.Supervisors.sup-1 has no role";
     component.wait_for(Stream::Err, &["\"cannot register\"", denied]);
+}
+
+/// What clients ask components from configurations of the reference.
+const PING: &str = "set destination.ip4 127.0.0.1; when now + 1s / 1s; \
+    runcap ping-detail-ip4; wait";
+
+/// Says whether this user may ping, which is all that those configurations know.
+fn may_ping() -> bool {
+    let family = mplane_probe::packet::Family::V4;
+    let availability = mplane_cli::block_on(mplane_probe::socket::detect(family));
+    if !availability.is_usable() {
+        skip(&availability.to_string());
+    }
+    availability.is_usable()
+}
+
+/// Writes a configuration.
+fn write(domain: &Domain, name: &str, text: &str) -> PathBuf {
+    let path = domain.path(name);
+    fs::write(&path, text).expect("the folder is ours");
+    path
+}
+
+/// Starts a component from a configuration, waits until it has registered, and has it
+/// measure.
+fn check_component(domain: &Domain, config: &PathBuf, supervisor: SocketAddr) {
+    check(domain, config, "configuration, and the files that it names");
+    let mut component = Program::start(daemon(MPCOM, config));
+    component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
+    component.wait_for(Stream::Err, &["scheduler_max_results has no meaning here"]);
+    check_result(&shell(domain, "ops-1", supervisor, PING));
+    let output = shell(domain, "cli-1", supervisor, PING);
+    assert!(output.out.is_empty(), "{output:#?}");
+}
+
+/// Checks what `mplane check` says about a configuration.
+fn check(domain: &Domain, config: &PathBuf, told: &str) {
+    let mut check = command(MPLANE);
+    check.arg("check").arg(config).current_dir(domain.folder.path());
+    let output = run(check).expect(0);
+    assert!(output.out.contains(told), "{output:#?}");
+}
+
+/// Starts a supervisor from an INI file in which `ops-1` may ping.
+fn reference_supervisor(domain: &Domain) -> (Program, SocketAddr) {
+    let config = write(
+        domain,
+        "supervisor.conf",
+        "[TLS]\ncert = pki/sup-1.crt\nkey = pki/sup-1.key\nca-chain = pki/ca.crt\n\n\
+         [Roles]\nTest.Clients.ops-1 = admin\n\n\
+         [Authorizations]\nping-average-ip4 = admin\nping-detail-ip4 = admin,guest\n\n\
+         [client]\nworkflow = component-initiated\nlisten-host = 127.0.0.1\n\
+         listen-port = 0\nregistration-path = register/capability\n\n\
+         [component]\nworkflow = client-initiated\nlisten-host = 127.0.0.1\n\
+         listen-port = 0\n",
+    );
+    let mut supervisor = Program::start(daemon(MPSUP, &config));
+    let address = address_in(&supervisor.wait_for(Stream::Err, &["\"supervises\""]));
+    supervisor.wait_for(Stream::Err, &["nobody has the role guest"]);
+    (supervisor, address)
+}
+
+#[test]
+fn a_component_measures_with_an_ini_file_of_the_reference() {
+    if !may_ping() {
+        return;
+    }
+    let domain = domain();
+    let (_supervisor, address) = reference_supervisor(&domain);
+    let text = format!(
+        "[TLS]\ncert = pki/com-1.crt\nkey = pki/com-1.key\nca-chain = pki/ca.crt\n\n\
+         [Roles]\nTest.Supervisors.sup-1 = admin\n\n\
+         [Authorizations]\nping-average-ip4 = admin\nping-detail-ip4 = admin\n\n\
+         [module_ping]\nmodule = mplane.components.ping\nip4addr = 127.0.0.1\n\n\
+         [component]\nscheduler_max_results = 20\nworkflow = component-initiated\n\
+         client_host = {}\nclient_port = {}\nregistration_path = register/capability\n",
+        address.ip(),
+        address.port()
+    );
+    check_component(&domain, &write(&domain, "component.conf", &text), address);
+}
+
+#[test]
+fn a_component_measures_with_a_json_file_of_the_reference() {
+    if !may_ping() {
+        return;
+    }
+    let domain = domain();
+    let (_supervisor, address) = reference_supervisor(&domain);
+    let text = format!(
+        r#"{{
+            "TLS": {{
+                "cert": "pki/com-1.crt", "key": "pki/com-1.key", "ca-chain": "pki/ca.crt"
+            }},
+            "Access": {{
+                "Roles": {{"admin": ["Test.Supervisors.sup-1"]}},
+                "Authorizations": {{"ping-detail-ip4": ["admin"]}}
+            }},
+            "Component": {{
+                "Modules": {{"mplane.components.ping": {{"ip4addr": "127.0.0.1"}}}},
+                "Initiator": {{"capability-url": "https://{address}/register/capability"}},
+                "scheduler_max_results": "20"
+            }}
+        }}"#
+    );
+    check_component(&domain, &write(&domain, "component.json", &text), address);
+}
+
+#[test]
+fn a_module_that_is_not_known_is_told() {
+    let domain = domain();
+    let config = write(
+        &domain,
+        "component.conf",
+        "[TLS]\ncert = pki/com-1.crt\nkey = pki/com-1.key\nca-chain = pki/ca.crt\n\
+         [module_tstat]\nmodule = mplane.components.tstat\n[component]\n",
+    );
+    let mut component = daemon(MPCOM, &config);
+    component.arg("--check");
+    let output = run(component).expect(1);
+    let told = "module mplane.components.tstat: it is not known here, known is \
+                mplane.components.ping";
+    assert!(output.err.contains("error: cannot use the configuration"), "{output:#?}");
+    assert!(output.err.contains(told), "{output:#?}");
 }

@@ -3,6 +3,9 @@
 
 mod access;
 mod domain;
+#[expect(dead_code, reason = "each ring uses its part")]
+#[path = "../support/machine.rs"]
+mod machine;
 mod metrics;
 mod restart;
 #[expect(dead_code, reason = "each ring uses its part")]

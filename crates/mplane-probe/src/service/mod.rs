@@ -3,11 +3,13 @@
 //! The labels and columns of ping are those of the reference, to the letter: results of
 //! both compare.
 
+mod module;
 mod ping;
 mod tcp_connect;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,17 +57,26 @@ pub enum Source {
     Address(IpAddr),
 }
 
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl FromStr for Source {
+    type Err = ParseSourceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        text.parse().map(Self::Address).map_err(|_| {
-            serde::de::Error::custom(format_args!(
-                "{text:?} is no address; write auto or an address such as 192.0.2.1"
-            ))
-        })
+        text.parse().map(Self::Address).map_err(|_| ParseSourceError(text.into()))
+    }
+}
+
+/// Text that is no address to send from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no address; write auto or an address such as 192.0.2.1")]
+pub struct ParseSourceError(String);
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Configuration of all programs: one TOML format, each program reads its sections.
+//! Configuration of all programs: one TOML format, each program reads its sections. The
+//! reference implementation's files are read too ([`legacy`]).
 //!
 //! Relative paths are relative to the file that contains them. Unknown keys are errors:
 //! a typing mistake must not silently change what a component measures.
 
 mod access;
+pub mod legacy;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use mplane::registry::{ParseRegistryError, Registries, Registry};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use self::legacy::{FromModule, TranslateError};
 use crate::external::ExternalConfig;
 use crate::http::client::BaseUrl;
 use crate::tls::{Credentials, LoadCredentialsError};
@@ -39,6 +42,9 @@ pub struct Config<S> {
     pub supervisor: Option<SupervisorConfig>,
     /// What a client does.
     pub client: Option<ClientConfig>,
+    /// What a file of the reference says that has no meaning here, to be logged.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// Certificate, key and authorities, as PEM files.
@@ -140,6 +146,9 @@ pub struct ListenerConfig {
 pub struct SupervisorConfig {
     /// Where components and clients reach it.
     pub listener: ListenerConfig,
+    /// Where else they reach it: some domains have a port for components, another for
+    /// clients.
+    pub component_listener: Option<ListenerConfig>,
 }
 
 /// What a client does.
@@ -151,14 +160,23 @@ pub struct ClientConfig {
     pub url: BaseUrl,
 }
 
-impl<S: DeserializeOwned> Config<S> {
-    /// Loads a file. Relative paths in it become relative to its folder.
+impl<S: DeserializeOwned + FromModule> Config<S> {
+    /// Loads a file of ours or of the reference. Relative paths in it become relative to
+    /// its folder.
     pub fn load(path: &Path) -> Result<Self, LoadConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| LoadConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| {
-            LoadConfigError::Parse { path: path.to_owned(), source: Box::new(source) }
-        })?;
+        let translate_error = |source| LoadConfigError::Translate {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let mut config = match Form::of(path, &text) {
+            Form::Toml => toml::from_str(&text).map_err(|source| {
+                LoadConfigError::Parse { path: path.to_owned(), source: Box::new(source) }
+            })?,
+            Form::Json => legacy::translate_json(&text).map_err(translate_error)?,
+            Form::Ini => legacy::translate_ini(&text).map_err(translate_error)?,
+        };
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let tls = &mut config.tls;
         let mut files: Vec<&mut PathBuf> =
@@ -177,6 +195,36 @@ impl<S: DeserializeOwned> Config<S> {
             *file = folder.join(&file);
         }
         Ok(config)
+    }
+}
+
+/// How a configuration is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Ours.
+    Toml,
+    /// The reference's, version 0.9.9.
+    Json,
+    /// The reference's, versions before that.
+    Ini,
+}
+
+impl Form {
+    /// Tells how a file is written: by its name, or by its content if that says more.
+    fn of(path: &Path, text: &str) -> Self {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension {
+            Some("toml") => Self::Toml,
+            Some("json") => Self::Json,
+            _ if text.trim_start().starts_with('{') => Self::Json,
+            Some("conf" | "ini" | "cfg") => {
+                // Ours may have any name; it always has this section.
+                let table: Option<toml::Table> = toml::from_str(text).ok();
+                let is_ours = table.is_some_and(|table| table.contains_key("tls"));
+                if is_ours { Self::Toml } else { Self::Ini }
+            }
+            _ => Self::Toml,
+        }
     }
 }
 
@@ -223,6 +271,14 @@ pub enum LoadConfigError {
         path: PathBuf,
         /// Where and what.
         source: Box<toml::de::Error>,
+    },
+    /// A file of the reference asks for what is not possible here.
+    #[error("cannot use the configuration {path}")]
+    Translate {
+        /// The file.
+        path: PathBuf,
+        /// What, and what to do.
+        source: Box<TranslateError>,
     },
     /// A section that the program needs is missing.
     #[error("the configuration {path} has no section [{section}]")]
@@ -297,6 +353,15 @@ mod tests {
         },
     }
 
+    impl FromModule for Native {
+        fn from_module(
+            _: &str,
+            _: &[(String, String)],
+        ) -> Result<Vec<Self>, legacy::ModuleError> {
+            Ok(Vec::new())
+        }
+    }
+
     fn load(services: &str) -> Result<Config<Native>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("component.toml");
@@ -323,6 +388,17 @@ mod tests {
         assert!(external.folder.is_absolute(), "it is relative to the file");
         assert!(external.folder.ends_with("services/echo"));
         assert_eq!(ip4, "auto");
+    }
+
+    #[test]
+    fn the_form_of_a_file_is_told_by_name_and_content() {
+        let of = |name: &str, text| Form::of(Path::new(name), text);
+        assert_eq!(of("a.toml", "{"), Form::Toml);
+        assert_eq!(of("a.json", ""), Form::Json);
+        assert_eq!(of("a.conf", "\n{}"), Form::Json);
+        assert_eq!(of("a.conf", "[TLS]\ncert = a/b.crt\n"), Form::Ini);
+        assert_eq!(of("a.conf", "[tls]\ncert = \"b.crt\"\n"), Form::Toml);
+        assert_eq!(of("a", "[tls]\n"), Form::Toml);
     }
 
     #[test]

@@ -1,0 +1,209 @@
+//! Translates JSON files: `TLS`, `Access`, `Registries`, `Component`, `Client` and
+//! `Supervisor`, which has a `Component` and a `Client` within.
+
+use std::collections::BTreeMap;
+
+use mplane::access::{IdentityRule, Policy};
+
+use super::section::Section;
+use super::{
+    CAPABILITY_PATHS, FromModule, NO_PORT, TranslateError, base_url, listener, module,
+    policy, registries, standard_paths, tls,
+};
+use crate::config::{
+    ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
+    RegistriesConfig, ServiceEntry, SupervisorConfig, default_poll,
+};
+use crate::http::path;
+
+/// The keys of paths of who listens for components.
+const PATHS: [&str; 3] = ["capability-path", "specification-path", "result-path"];
+
+/// Translates a file.
+pub(in crate::config) fn translate<S: FromModule>(
+    text: &str,
+) -> Result<Config<S>, TranslateError> {
+    let mut root = Section::new(String::new(), serde_json::from_str(text)?);
+    let mut notes = Vec::new();
+    let tls = tls(&mut root)?;
+    let access = access(&mut root, &mut notes)?;
+    let registries = match root.section("Registries")? {
+        Some(mut section) => {
+            let found = registries(&mut section, ["default", "preload"], &mut notes)?;
+            section.leave(&mut notes);
+            found
+        }
+        None => RegistriesConfig::default(),
+    };
+    let component = root.section("Component")?;
+    let component = component.map(|s| self::component(s, &mut notes)).transpose()?;
+    let supervisor = root.section("Supervisor")?;
+    let supervisor = supervisor.map(|s| self::supervisor(s, &mut notes)).transpose()?;
+    let client = root.section("Client")?;
+    let client = client.map(|s| self::client(s, &mut notes)).transpose()?;
+    root.leave(&mut notes);
+    Ok(Config {
+        tls,
+        registries,
+        metrics: None,
+        access,
+        component,
+        supervisor,
+        client,
+        notes,
+    })
+}
+
+/// Takes the rules: roles with their identities, labels with their roles.
+fn access(root: &mut Section, notes: &mut Vec<String>) -> Result<Policy, TranslateError> {
+    let Some(mut section) = root.section("Access")? else {
+        return Ok(Policy::default());
+    };
+    let mut take = |key| -> Result<_, TranslateError> {
+        let remedy = "Roles and Authorizations belong together";
+        let place = section.place(key);
+        let missing = TranslateError::Missing { place, remedy };
+        let mut listed = section.section(key)?.ok_or(missing)?;
+        let mut lists = BTreeMap::new();
+        for name in listed.keys() {
+            lists.insert(name.clone(), listed.list(&name)?);
+        }
+        Ok(lists)
+    };
+    let (roles, authorizations) = (take("Roles")?, take("Authorizations")?);
+    section.leave(notes);
+    let rules =
+        |identities: Vec<_>| identities.into_iter().map(IdentityRule::Text).collect();
+    let roles = roles.into_iter().map(|(role, list)| (role, rules(list))).collect();
+    policy(roles, &authorizations, notes)
+}
+
+/// Translates `Component`.
+fn component<S: FromModule>(
+    mut section: Section,
+    notes: &mut Vec<String>,
+) -> Result<ComponentConfig<S>, TranslateError> {
+    let missing = TranslateError::Missing {
+        place: section.place("Modules"),
+        remedy: "name what the component measures, such as mplane.components.ping",
+    };
+    let mut modules = section.section("Modules")?.ok_or(missing)?;
+    let mut service = Vec::new();
+    for name in modules.keys() {
+        if let Some(arguments) = modules.section(&name)? {
+            let translated = module(&name, arguments)?;
+            service.extend(translated.into_iter().map(ServiceEntry::Native));
+        }
+    }
+    let initiator = section.section("Initiator")?;
+    let initiator = initiator.map(|s| self::initiator(s, notes)).transpose()?;
+    let listener = section.section("Listener")?;
+    let listener = listener.map(|s| listening_at(s, notes)).transpose()?;
+    section.leave(notes);
+    Ok(ComponentConfig {
+        initiator: initiator.into_iter().collect(),
+        listener,
+        spool: None,
+        service,
+    })
+}
+
+/// Translates `Component.Initiator`: one URL, or three that differ in their paths only.
+fn initiator(
+    mut section: Section,
+    notes: &mut Vec<String>,
+) -> Result<InitiatorConfig, TranslateError> {
+    let mut found: Option<crate::http::client::BaseUrl> = None;
+    for (key, path) in [
+        ("url", "/"),
+        ("capability-url", path::REGISTER_CAPABILITY),
+        ("specification-url", path::SHOW_SPECIFICATION),
+        ("result-url", path::REGISTER_RESULT),
+    ] {
+        let Some(text) = section.text(key)? else { continue };
+        let place = section.place(key);
+        let url = base_url(&place, &text, &[path])?;
+        if let Some(first) = &found
+            && first.to_string() != url.to_string()
+        {
+            let problem =
+                format!("it names another host or port than {first}; write one for all");
+            return Err(TranslateError::Value { place, problem });
+        }
+        found = Some(url);
+    }
+    let remedy = "write the supervisor's https://HOST:PORT/";
+    let missing = || TranslateError::Missing { place: section.place("url"), remedy };
+    let url = found.ok_or_else(missing)?;
+    section.leave(notes);
+    Ok(InitiatorConfig { url, poll: default_poll() })
+}
+
+/// Translates `Client`.
+fn client(
+    mut section: Section,
+    notes: &mut Vec<String>,
+) -> Result<ClientConfig, TranslateError> {
+    let place = section.place("Initiator.capability-url");
+    let missing = || TranslateError::Missing {
+        place: place.clone(),
+        remedy: "clients do not listen here: write https://HOST:PORT/ of a supervisor or \
+                 component",
+    };
+    let mut initiator = section.section("Initiator")?.ok_or_else(missing)?;
+    let urls = initiator.list("capability-url")?;
+    let url = match urls.as_slice() {
+        [] => return Err(missing()),
+        [url] => base_url(&place, url, &CAPABILITY_PATHS)?,
+        _ => {
+            let problem = "a client asks one; start a supervisor for several components";
+            return Err(TranslateError::Value { place, problem: problem.into() });
+        }
+    };
+    initiator.leave(notes);
+    section.leave(notes);
+    Ok(ClientConfig { url })
+}
+
+/// Translates `Supervisor`: where it listens for clients and for components.
+fn supervisor(
+    mut section: Section,
+    notes: &mut Vec<String>,
+) -> Result<SupervisorConfig, TranslateError> {
+    let mut take = |key: &str| -> Result<ListenerConfig, TranslateError> {
+        let missing = |place| TranslateError::Missing {
+            place,
+            remedy: "a supervisor opens no connections here: write the port to listen on",
+        };
+        let place = section.place(&format!("{key}.Listener"));
+        let side = section.section(key)?;
+        let mut side = side.ok_or_else(|| missing(place.clone()))?;
+        let mut listener = side.section("Listener")?.ok_or_else(|| missing(place))?;
+        standard_paths(&mut listener, PATHS)?;
+        side.leave(notes);
+        listening_at(listener, notes)
+    };
+    let (listener, for_components) = (take("Component")?, take("Client")?);
+    section.leave(notes);
+    let component_listener =
+        Some(for_components).filter(|other| other.address != listener.address);
+    Ok(SupervisorConfig { listener, component_listener })
+}
+
+/// Translates a `Listener`.
+fn listening_at(
+    mut section: Section,
+    notes: &mut Vec<String>,
+) -> Result<ListenerConfig, TranslateError> {
+    let port = section.required("port", NO_PORT)?;
+    let interfaces = section.list("interfaces")?;
+    let place = section.place("interfaces");
+    if interfaces.len() > 1 {
+        let problem = "one address is listened on; write that, or 0.0.0.0 for all";
+        return Err(TranslateError::Value { place, problem: problem.into() });
+    }
+    let place = if interfaces.is_empty() { section.place("port") } else { place };
+    let config = listener(&place, interfaces.first().map(String::as_str), &port)?;
+    section.leave(notes);
+    Ok(config)
+}

@@ -1,0 +1,251 @@
+//! The reference implementation's configuration files, translated into ours.
+//!
+//! Two forms are known: INI files of the SDK up to 0.9.0, and JSON files of 0.9.9. Nothing
+//! outside this module knows them: both become a [`Config`](super::Config). What cannot
+//! work here is an error that names the key and the remedy; keys without meaning become
+//! notes, which the programs log.
+//!
+//! *Differences*: rules are for a label to the letter (the reference: for every label that
+//! contains it); blanks around roles do not count; relative paths are relative to the file
+//! (the reference: to the working directory).
+
+mod ini;
+mod json;
+mod lines;
+mod section;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use mplane::access::{IdentityRule, Policy, PolicyError};
+use mplane::registry::CORE;
+
+pub(super) use ini::translate as translate_ini;
+pub(super) use json::translate as translate_json;
+pub use lines::ParseIniError;
+use section::Section;
+
+use super::access::make_policy;
+use super::{ListenerConfig, RegistriesConfig, TlsConfig};
+use crate::http::client::BaseUrl;
+use crate::http::path;
+
+/// A service that can be what a module of the reference's components is.
+pub trait FromModule: Sized {
+    /// Makes the services that a module with these arguments becomes.
+    fn from_module(
+        module: &str,
+        arguments: &[(String, String)],
+    ) -> Result<Vec<Self>, ModuleError>;
+}
+
+/// A module that cannot be translated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleError {
+    /// Nobody knows it.
+    #[error(
+        "it is not known here, known is {}; remove it, or offer what it measures as an \
+         external service",
+        known.join(", ")
+    )]
+    Unknown {
+        /// The modules that are known.
+        known: &'static [&'static str],
+    },
+    /// Nobody knows an argument.
+    #[error("it has no argument {argument}, but {}; remove it", known.join(", "))]
+    Argument {
+        /// The argument.
+        argument: String,
+        /// The arguments that are known.
+        known: &'static [&'static str],
+    },
+    /// An argument has a value that cannot be used.
+    #[error("{argument}: {problem}")]
+    Value {
+        /// The argument.
+        argument: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A configuration of the reference that cannot work here.
+#[derive(Debug, thiserror::Error)]
+pub enum TranslateError {
+    /// The file is no JSON.
+    #[error("it is no JSON")]
+    Json(#[from] serde_json::Error),
+    /// The file is no INI file.
+    #[error(transparent)]
+    Ini(#[from] ParseIniError),
+    /// Something is missing.
+    #[error("{place} is missing; {remedy}")]
+    Missing {
+        /// What.
+        place: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A value cannot be used.
+    #[error("{place}: {problem}")]
+    Value {
+        /// Whose value.
+        place: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A path is not the one that is served and asked for here.
+    #[error("{place} has the path {path}, which here is always {standard}; write that")]
+    Path {
+        /// Whose value.
+        place: String,
+        /// The path.
+        path: String,
+        /// The path that is known.
+        standard: &'static str,
+    },
+    /// The rules make no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A module cannot be translated.
+    #[error("module {module}")]
+    Module {
+        /// The module.
+        module: String,
+        /// Why.
+        source: ModuleError,
+    },
+}
+
+/// What to do where there is no section `TLS`.
+const NO_TLS: &str = "plain HTTP is not spoken here: add it with ca-chain, cert and key";
+
+/// What to do where a path of it is missing.
+const NO_FILE: &str = "name the PEM file";
+
+/// What to do where a port is missing.
+const NO_PORT: &str = "write the port";
+
+/// Joins an address of this machine and a port.
+fn listener(
+    place: &str,
+    host: Option<&str>,
+    port: &str,
+) -> Result<ListenerConfig, TranslateError> {
+    let wrong = |problem| TranslateError::Value { place: place.into(), problem };
+    let host = host.unwrap_or("0.0.0.0");
+    let host = host.parse().map_err(|_| {
+        wrong(format!("{host} is no address; write one of this machine, or 0.0.0.0"))
+    })?;
+    let port = port.parse().map_err(|_| wrong(format!("{port} is no port")))?;
+    Ok(ListenerConfig { address: SocketAddr::new(host, port) })
+}
+
+/// Takes the section `TLS`.
+fn tls(root: &mut Section) -> Result<TlsConfig, TranslateError> {
+    let place = root.place("TLS");
+    let missing = || TranslateError::Missing { place, remedy: NO_TLS };
+    let mut section = root.section("TLS")?.ok_or_else(missing)?;
+    Ok(TlsConfig {
+        ca_chain: section.required("ca-chain", NO_FILE)?.into(),
+        cert: section.required("cert", NO_FILE)?.into(),
+        key: section.required("key", NO_FILE)?.into(),
+    })
+}
+
+/// Takes the registries from two keys of a section: the one that elements come from, and
+/// those beside it.
+fn registries(
+    section: &mut Section,
+    [default, preload]: [&str; 2],
+    notes: &mut Vec<String>,
+) -> Result<RegistriesConfig, TranslateError> {
+    let place = section.place(default);
+    let mut files = section.list(preload)?;
+    match section.text(default)? {
+        Some(uri) if uri.contains("://") && uri != CORE => notes.push(format!(
+            "{place}: registries are not fetched from {uri}; name a file in {preload} if \
+             its elements are needed"
+        )),
+        Some(file) if file != CORE => files.insert(0, file),
+        _ => {}
+    }
+    Ok(RegistriesConfig { preload: files.into_iter().map(Into::into).collect() })
+}
+
+/// Makes the policy of who has a role, and of which roles may use a label.
+fn policy(
+    mut roles: BTreeMap<String, Vec<IdentityRule>>,
+    authorizations: &BTreeMap<String, Vec<String>>,
+    notes: &mut Vec<String>,
+) -> Result<Policy, TranslateError> {
+    for (label, listed) in authorizations {
+        for role in listed {
+            if !roles.contains_key(role) {
+                notes.push(format!("nobody has the role {role} that {label} is for"));
+                roles.insert(role.clone(), Vec::new());
+            }
+        }
+    }
+    // The rules of the reference are for those who use capabilities, not for components.
+    Ok(make_policy(&roles, authorizations)?.with_open_offering())
+}
+
+/// Translates a module of a component.
+fn module<S: FromModule>(
+    name: &str,
+    arguments: Section,
+) -> Result<Vec<S>, TranslateError> {
+    let arguments = arguments.texts()?;
+    S::from_module(name, &arguments)
+        .map_err(|source| TranslateError::Module { module: name.into(), source })
+}
+
+/// Reads a URL of the reference, which may lack the scheme. Its path must be one of those
+/// that it can have.
+fn base_url(
+    place: &str,
+    text: &str,
+    paths: &[&'static str],
+) -> Result<BaseUrl, TranslateError> {
+    let wrong = |problem| TranslateError::Value { place: place.into(), problem };
+    let url =
+        if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    // Says what is wrong with scheme, host and port.
+    BaseUrl::parse(&url).map_err(|error| wrong(error.to_string()))?;
+    let uri: http::Uri = url.parse().map_err(|_| wrong("it is not a URL".into()))?;
+    let path = uri.path().trim_end_matches('/');
+    if !paths.iter().any(|known| known.trim_end_matches('/') == path) {
+        return Err(TranslateError::Path {
+            place: place.into(),
+            path: uri.path().into(),
+            standard: paths.first().copied().unwrap_or("/"),
+        });
+    }
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let base = BaseUrl::parse(&format!("https://{authority}/"));
+    base.map_err(|error| wrong(error.to_string()))
+}
+
+/// The paths that capabilities are asked for at.
+const CAPABILITY_PATHS: [&str; 3] = ["/", path::CAPABILITY_PAGE, path::CAPABILITIES];
+
+/// Takes keys whose values are paths: those that are not the usual ones cannot work.
+fn standard_paths(section: &mut Section, keys: [&str; 3]) -> Result<(), TranslateError> {
+    let standard =
+        [path::REGISTER_CAPABILITY, path::SHOW_SPECIFICATION, path::REGISTER_RESULT];
+    for (key, standard) in keys.into_iter().zip(standard) {
+        let place = section.place(key);
+        match section.text(key)? {
+            Some(path) if path.trim_matches('/') != standard.trim_matches('/') => {
+                return Err(TranslateError::Path { place, path, standard });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

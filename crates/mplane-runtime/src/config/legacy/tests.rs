@@ -1,0 +1,343 @@
+//! Files as the reference has them, good and bad.
+
+use std::path::PathBuf;
+
+use mplane::access::{CapabilityName, Identity};
+use mplane::message::{Capability, Statement};
+
+use super::*;
+use crate::config::{Config, ServiceEntry};
+
+/// A service: the module and its arguments.
+#[derive(Debug, PartialEq, Eq)]
+struct Module(String, Vec<(String, String)>);
+
+impl FromModule for Module {
+    fn from_module(
+        module: &str,
+        arguments: &[(String, String)],
+    ) -> Result<Vec<Self>, ModuleError> {
+        if module == "mplane.components.ping" {
+            Ok(vec![Self(module.into(), arguments.to_vec())])
+        } else {
+            Err(ModuleError::Unknown { known: &["mplane.components.ping"] })
+        }
+    }
+}
+
+const INI_TLS: &str = "[TLS]\ncert = pki/a.crt\nkey = pki/a.key\nca-chain = pki/ca.crt\n";
+
+const INI_ACCESS: &str = "[Roles]\norg.mplane.Test.Clients.Client-1 = guest, admin\n\
+    Identity.Unauthenticated.Default = guest\n\
+    [Authorizations]\nping-average-ip4 = guest,admin\nping-detail-ip4 = owner\n";
+
+const INI_PING: &str =
+    "[module_ping]\nmodule = mplane.components.ping\nip4addr = 192.0.2.1\n";
+
+const JSON_TLS: &str =
+    r#""TLS": {"cert": "pki/a.crt", "key": "pki/a.key", "ca-chain": "pki/ca.crt"}"#;
+
+const JSON_PING: &str =
+    r#""Modules": {"mplane.components.ping": {"ip4addr": "192.0.2.1"}}"#;
+
+fn ini(text: &str) -> Result<Config<Module>, String> {
+    translate_ini(text).map_err(|error| crate::report(&error))
+}
+
+fn json(text: &str) -> Result<Config<Module>, String> {
+    translate_json(text).map_err(|error| crate::report(&error))
+}
+
+/// Checks the service of a component.
+fn check_ping(services: &[ServiceEntry<Module>]) {
+    let arguments = vec![("ip4addr".to_owned(), "192.0.2.1".to_owned())];
+    let [ServiceEntry::Native(module)] = services else { panic!("{services:?}") };
+    assert_eq!(*module, Module("mplane.components.ping".into(), arguments));
+}
+
+/// Checks that a client may see one capability and not the other.
+fn check_access(policy: &Policy) {
+    let names = ["org", "mplane", "Test", "Clients", "Client-1"].map(Into::into);
+    let client = Identity::new(names, Some("Clients"));
+    let may = |label: &str| {
+        let when = "now ... future / 1s".parse().unwrap();
+        let capability = Capability::new(Statement::measure(when).labelled(label));
+        let name = CapabilityName::of(&capability);
+        let offering = Identity::new(["anybody".into()], Some("Components"));
+        assert!(policy.permit_offer(&offering, &name).is_ok());
+        policy.permit(&client, &name).is_ok()
+    };
+    assert!(may("ping-average-ip4") && !may("ping-detail-ip4") && !may("ping"));
+}
+
+#[test]
+fn an_ini_file_of_a_component_that_registers() {
+    let config = ini(&format!(
+        "{INI_TLS}{INI_ACCESS}{INI_PING}[component]\nscheduler_max_results = 20\n\
+         registry_uri = http://ict-mplane.eu/registry/demo\n\
+         registry_preload = a.json, b.json\nworkflow = component-initiated\n\
+         client_host = supervisor.example\nclient_port = 8889\n\
+         registration_path = /register/capability/\n\
+         specification_path = show/specification\nresult_path = register/result\n\
+         listen-port = 8888\n[gui]\nport = 1\n"
+    ))
+    .unwrap();
+    assert_eq!(config.tls.ca_chain, PathBuf::from("pki/ca.crt"));
+    assert_eq!(config.registries.preload, ["a.json", "b.json"].map(PathBuf::from));
+    let component = config.component.unwrap();
+    let urls = component.initiator.iter().map(|initiator| initiator.url.to_string());
+    assert_eq!(urls.collect::<Vec<_>>(), ["https://supervisor.example:8889/"]);
+    assert!(component.listener.is_none());
+    check_ping(&component.service);
+    check_access(&config.access);
+    assert_eq!(
+        config.notes,
+        [
+            "nobody has the role owner that ping-detail-ip4 is for",
+            "component.registry_uri: registries are not fetched from \
+             http://ict-mplane.eu/registry/demo; name a file in registry_preload if its \
+             elements are needed",
+            "component.listen-port is for the other workflow and is ignored",
+            "component.scheduler_max_results has no meaning here and is ignored",
+            "gui has no meaning here and is ignored",
+        ]
+    );
+}
+
+#[test]
+fn ini_files_of_a_component_that_listens_of_a_client_and_of_a_supervisor() {
+    let component = "[component]\nworkflow = client-initiated\nlisten-port = 8888\n";
+    let config = ini(&format!("{INI_TLS}{INI_PING}{component}")).unwrap();
+    let listener = config.component.unwrap().listener.unwrap();
+    assert_eq!(listener.address.to_string(), "0.0.0.0:8888");
+    assert!(!config.access.is_restricting());
+
+    let client = "[client]\nworkflow = client-initiated\n\
+                  capability-url: 127.0.0.1:8890/capability\n";
+    let config = ini(&format!("{INI_TLS}{client}")).unwrap();
+    assert_eq!(config.client.unwrap().url.to_string(), "https://127.0.0.1:8890/");
+
+    let client = "[client]\nworkflow = component-initiated\nlisten-host = 127.0.0.1\n\
+                  listen-port = 8889\ncomponent-urls = 127.0.0.1:8888/\n";
+    let component = component.replace("8888", "8890");
+    let config = ini(&format!("{INI_TLS}{INI_ACCESS}{client}{component}")).unwrap();
+    let supervisor = config.supervisor.unwrap();
+    assert_eq!(supervisor.listener.address.to_string(), "0.0.0.0:8890");
+    let second = supervisor.component_listener.unwrap();
+    assert_eq!(second.address.to_string(), "127.0.0.1:8889");
+    assert!(config.component.is_none() && config.client.is_none());
+}
+
+#[test]
+fn ini_files_that_cannot_work_are_told_with_the_remedy() {
+    let component = format!("{INI_TLS}{INI_PING}[component]\n");
+    let registers = format!("{component}workflow = component-initiated\n");
+    for (text, refusal) in [
+        (
+            INI_PING.to_owned(),
+            "TLS is missing; plain HTTP is not spoken here: add it with ca-chain, cert \
+             and key",
+        ),
+        ("[TLS]\ncert = a\n".to_owned(), "TLS.ca-chain is missing; name the PEM file"),
+        (
+            format!("{INI_TLS}[Roles]\na = b\n"),
+            "Authorizations is missing; [Roles] and [Authorizations] belong together",
+        ),
+        (
+            component.clone(),
+            "component.workflow is missing; write component-initiated or client-initiated",
+        ),
+        (
+            format!("{component}workflow = none\n"),
+            "component.workflow: none is no workflow; write component-initiated or \
+             client-initiated",
+        ),
+        (
+            registers.clone(),
+            "component.client_host is missing; write the supervisor's host",
+        ),
+        (
+            format!("{registers}result_path = my/results\n"),
+            "component.result_path has the path my/results, which here is always \
+             /register/result; write that",
+        ),
+        (
+            format!("{INI_TLS}[component]\nworkflow = client-initiated\n"),
+            "module_… is missing; a component measures something: add one, such as \
+             [module_ping] with module = mplane.components.ping",
+        ),
+        (
+            format!("{INI_TLS}[module_a]\nmodule = mplane.components.tstat\n"),
+            "module mplane.components.tstat: it is not known here, known is \
+             mplane.components.ping; remove it, or offer what it measures as an external \
+             service",
+        ),
+        (
+            format!("{INI_TLS}[client]\ncapability-url = http://127.0.0.1:8890/\n"),
+            "client.capability-url: \"http://127.0.0.1:8890/\" cannot be used: plain HTTP \
+             is not spoken, use https; write https://HOST:PORT/",
+        ),
+        (
+            format!("{INI_TLS}[client]\ncapability-url = 127.0.0.1:8890/mine\n"),
+            "client.capability-url has the path /mine, which here is always /; write that",
+        ),
+        (
+            format!("{INI_TLS}[client]\nworkflow = component-initiated\n"),
+            "client.workflow: clients do not listen here; start a supervisor (mpsup), let \
+             components register with it, and write client-initiated and its capability-url",
+        ),
+        (
+            format!(
+                "{INI_TLS}[client]\nworkflow = client-initiated\n\
+                 [component]\nworkflow = client-initiated\n"
+            ),
+            "client.workflow: a supervisor opens no connections here: write \
+             component-initiated, and let the others come",
+        ),
+        (
+            format!(
+                "{INI_TLS}{INI_PING}[component]\nworkflow = client-initiated\n\
+                     listen-host = here\nlisten-port = 1\n"
+            ),
+            "component.listen-host: here is no address; write one of this machine, or \
+             0.0.0.0",
+        ),
+        (
+            format!("{INI_TLS}[Roles]\na..b = c\n[Authorizations]\n"),
+            "role c has an identity with an empty name, \"a..b\"; write all names of the \
+             certificate's subject, in its order",
+        ),
+    ] {
+        assert_eq!(ini(&text).unwrap_err(), refusal, "{text}");
+    }
+}
+
+#[test]
+fn a_json_file_of_a_component() {
+    let config = json(&format!(
+        r#"{{{JSON_TLS},
+        "Access": {{
+            "Roles": {{
+                "guest": ["Identity.Unauthenticated.Default"],
+                "admin": ["org.mplane.Test.Clients.Client-1"]
+            }},
+            "Authorizations": {{"ping-average-ip4": ["guest", "admin"]}}
+        }},
+        "Registries": {{"default": "conf/demo.json", "preload": ["a.json"]}},
+        "Component": {{
+            {JSON_PING},
+            "Initiator": {{
+                "url": "https://127.0.0.1:8889/",
+                "capability-url": "https://127.0.0.1:8889/register/capability",
+                "specification-url": "https://127.0.0.1:8889/show/specification",
+                "result-url": "https://127.0.0.1:8889/register/result"
+            }},
+            "Listener": {{"port": "8888", "interfaces": ["127.0.0.1"]}},
+            "scheduler_max_results": "20"
+        }}}}"#
+    ))
+    .unwrap();
+    let files = ["conf/demo.json", "a.json"].map(PathBuf::from);
+    assert_eq!(config.registries.preload, files);
+    let component = config.component.unwrap();
+    let urls = component.initiator.iter().map(|initiator| initiator.url.to_string());
+    assert_eq!(urls.collect::<Vec<_>>(), ["https://127.0.0.1:8889/"]);
+    let listener = component.listener.unwrap();
+    assert_eq!(listener.address.to_string(), "127.0.0.1:8888");
+    check_ping(&component.service);
+    check_access(&config.access);
+    let note = "Component.scheduler_max_results has no meaning here and is ignored";
+    assert_eq!(config.notes, [note]);
+}
+
+#[test]
+fn json_files_of_a_client_and_of_a_supervisor() {
+    let config = json(&format!(
+        r#"{{{JSON_TLS}, "Client": {{
+            "Listener": {{"port": "8891"}},
+            "Initiator": {{"capability-url": "127.0.0.1:8890/"}}
+        }}}}"#
+    ))
+    .unwrap();
+    assert_eq!(config.client.unwrap().url.to_string(), "https://127.0.0.1:8890/");
+    assert_eq!(config.notes, ["Client.Listener has no meaning here and is ignored"]);
+
+    let config = json(&format!(
+        r#"{{{JSON_TLS}, "Supervisor": {{
+            "Component": {{"Listener": {{"port": 8890}}}},
+            "Client": {{"Listener": {{
+                "port": "8889", "interfaces": ["127.0.0.1"],
+                "capability-path": "register/capability"
+            }}}}
+        }}}}"#
+    ))
+    .unwrap();
+    let supervisor = config.supervisor.unwrap();
+    assert_eq!(supervisor.listener.address.to_string(), "0.0.0.0:8890");
+    let second = supervisor.component_listener.unwrap();
+    assert_eq!(second.address.to_string(), "127.0.0.1:8889");
+    assert_eq!(config.notes, Vec::<String>::new());
+}
+
+#[test]
+fn json_files_that_cannot_work_are_told_with_the_remedy() {
+    for (sections, refusal) in [
+        (
+            r#""Component": {}"#.to_owned(),
+            "Component.Modules is missing; name what the component measures, such as \
+             mplane.components.ping",
+        ),
+        (
+            r#""Component": {"Modules": {"mplane.components.ott": {}}}"#.to_owned(),
+            "module mplane.components.ott: it is not known here, known is \
+             mplane.components.ping; remove it, or offer what it measures as an external \
+             service",
+        ),
+        (
+            format!(
+                r#""Component": {{{JSON_PING}, "Initiator": {{
+                    "result-url": "https://h:1/results"}}}}"#
+            ),
+            "Component.Initiator.result-url has the path /results, which here is always \
+             /register/result; write that",
+        ),
+        (
+            format!(
+                r#""Component": {{{JSON_PING}, "Initiator": {{
+                    "url": "https://h:1/", "result-url": "https://h:2/register/result"}}}}"#
+            ),
+            "Component.Initiator.result-url: it names another host or port than \
+             https://h:1/; write one for all",
+        ),
+        (
+            format!(
+                r#""Component": {{{JSON_PING}, "Listener": {{
+                    "port": "1", "interfaces": ["127.0.0.1", "::1"]}}}}"#
+            ),
+            "Component.Listener.interfaces: one address is listened on; write that, or \
+             0.0.0.0 for all",
+        ),
+        (
+            r#""Client": {"Listener": {"port": "1"}}"#.to_owned(),
+            "Client.Initiator.capability-url is missing; clients do not listen here: write \
+             https://HOST:PORT/ of a supervisor or component",
+        ),
+        (
+            r#""Supervisor": {"Component": {"Initiator": {}}}"#.to_owned(),
+            "Supervisor.Component.Listener is missing; a supervisor opens no connections \
+             here: write the port to listen on",
+        ),
+        (
+            r#""Access": {"Roles": {}}"#.to_owned(),
+            "Access.Authorizations is missing; Roles and Authorizations belong together",
+        ),
+        (r#""Registries": []"#.to_owned(), "Registries: it is a section"),
+    ] {
+        let text = format!("{{{JSON_TLS}, {sections}}}");
+        assert_eq!(json(&text).unwrap_err(), refusal, "{text}");
+    }
+    let no_tls = json("{}").unwrap_err();
+    assert!(no_tls.starts_with("TLS is missing; plain HTTP is not spoken"), "{no_tls}");
+    let refusal = json("{").unwrap_err();
+    assert!(refusal.starts_with("it is no JSON: EOF while parsing"), "{refusal}");
+}
