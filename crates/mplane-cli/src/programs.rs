@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
+use mplane::exchange::component::ComponentExchange;
 use mplane::registry::Registries;
 use mplane_probe::service::{ServiceConfig, SetUpError};
 use mplane_runtime::client::Client;
@@ -125,9 +126,13 @@ pub async fn start_component(
         Some(path) => Some(Spool::open(path, &registries)?),
         None => None,
     };
-    let access = config.access.clone();
+    let mut exchange = ComponentExchange::default();
+    exchange.set_policy(config.access.clone());
+    if let Some(results) = section.max_results {
+        exchange.set_max_results(results);
+    }
     let component =
-        Component::new(services, registries, access, spool, shutdown.clone())?;
+        Component::new(services, registries, exchange, spool, shutdown.clone())?;
     let mut tasks = JoinSet::new();
     if let Some(metrics) = &config.metrics {
         let listener = listen(metrics.address).await?;

@@ -28,7 +28,12 @@ fn functions(folder: &Path, names: &mut BTreeSet<String>) {
 #[test]
 fn compatibility_names_tests_that_exist_for_every_feature() {
     let mut names = BTreeSet::new();
-    for name in ["crates/mplane/src", "crates/mplane-testbed/tests"] {
+    for name in [
+        "crates/mplane/src",
+        "crates/mplane-cli/tests",
+        "crates/mplane-runtime/src",
+        "crates/mplane-testbed/tests",
+    ] {
         functions(&root().join(name), &mut names);
     }
     let document = std::fs::read_to_string(root().join("docs/compatibility.md"))
@@ -47,5 +52,5 @@ fn compatibility_names_tests_that_exist_for_every_feature() {
             assert!(names.contains(*test), "{id}: no test is called {test}");
         }
     }
-    assert_eq!(features, 80);
+    assert_eq!(features, 103);
 }

@@ -132,7 +132,7 @@ fn check_component(domain: &Domain, config: &PathBuf, supervisor: SocketAddr) {
     check(domain, config, "configuration, and the files that it names");
     let mut component = Program::start(daemon(MPCOM, config));
     component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
-    component.wait_for(Stream::Err, &["scheduler_max_results has no meaning here"]);
+    component.wait_for(Stream::Err, &["gui has no meaning here"]);
     check_result(&shell(domain, "ops-1", supervisor, PING));
     let output = shell(domain, "cli-1", supervisor, PING);
     assert!(output.out.is_empty(), "{output:#?}");
@@ -178,7 +178,8 @@ fn a_component_measures_with_an_ini_file_of_the_reference() {
          [Authorizations]\nping-average-ip4 = admin\nping-detail-ip4 = admin\n\n\
          [module_ping]\nmodule = mplane.components.ping\nip4addr = 127.0.0.1\n\n\
          [component]\nscheduler_max_results = 20\nworkflow = component-initiated\n\
-         client_host = {}\nclient_port = {}\nregistration_path = register/capability\n",
+         client_host = {}\nclient_port = {}\nregistration_path = register/capability\n\
+         [gui]\nport = 8080\n",
         address.ip(),
         address.port()
     );
@@ -205,7 +206,8 @@ fn a_component_measures_with_a_json_file_of_the_reference() {
                 "Modules": {{"mplane.components.ping": {{"ip4addr": "127.0.0.1"}}}},
                 "Initiator": {{"capability-url": "https://{address}/register/capability"}},
                 "scheduler_max_results": "20"
-            }}
+            }},
+            "gui": {{"port": 8080}}
         }}"#
     );
     check_component(&domain, &write(&domain, "component.json", &text), address);

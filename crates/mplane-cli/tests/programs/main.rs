@@ -370,6 +370,12 @@ fn check_refuses_bad_configurations_and_says_where() {
             format!("{initiator}[[component.service]]\ntype = \"pong\"\n"),
             &["`pong`", "`ping`", "`tcp-connect`"],
         ),
+        (
+            MPCOM,
+            "com-1",
+            format!("[component]\nmax-results = 20000\n{initiator}{TCP}"),
+            &["line 7", "a repeat keeps 1 to 10080 results, not 20000"],
+        ),
         (MPCOM, "nobody", initiator.to_owned() + TCP, &["pki/nobody.crt"]),
         (
             MPCOM,

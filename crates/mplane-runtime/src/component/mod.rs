@@ -84,29 +84,28 @@ struct Batch {
 }
 
 impl Component {
-    /// Makes a component of services, which peers may use as far as the policy permits. It
-    /// runs until `shutdown`. With a spool it goes on with what is saved there.
+    /// Makes a component of services, with an exchange that has its settings and offers
+    /// nothing yet. It runs until `shutdown`. With a spool it goes on with what is saved
+    /// there.
     pub fn new(
         services: Vec<Arc<dyn Service>>,
         registries: Registries,
-        policy: Policy,
+        mut exchange: ComponentExchange,
         spool: Option<(Spool, Vec<Saved>)>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, OpenAlarmError> {
         let alarm = Alarm::new()?;
-        let mut state = State::default();
-        state.exchange.set_policy(policy);
         for service in &services {
             let capability = service.capability();
             info!(label = capability.label(), "offers a capability");
-            state.exchange.offer(capability);
+            exchange.offer(capability);
         }
         let (spool, saved) = spool.unzip();
         let (batches, queue) = mpsc::unbounded_channel();
         let component = Arc::new(Self {
             services,
             registries,
-            state: Mutex::new(state),
+            state: Mutex::new(State { exchange, ..State::default() }),
             spool,
             batches,
             deliveries: watch::Sender::new(0),

@@ -60,9 +60,11 @@ impl Bench {
     fn new(script: Script) -> Self {
         let shutdown = CancellationToken::new();
         let services: Vec<Arc<dyn Service>> = vec![Arc::new(Scripted(script))];
-        let (registries, policy) = (Registries::embedded(), Policy::default());
+        let (registries, exchange) =
+            (Registries::embedded(), ComponentExchange::default());
         let component =
-            Component::new(services, registries, policy, None, shutdown.clone()).unwrap();
+            Component::new(services, registries, exchange, None, shutdown.clone())
+                .unwrap();
         let names = ["Demo", "Clients", "me"].map(Into::into);
         let identity = Identity::new(names, Some("Clients"));
         let peer = Peer { identity, features: Features::OURS };

@@ -8,10 +8,12 @@ mod access;
 pub mod legacy;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mplane::access::Policy;
+use mplane::limits;
 use mplane::registry::{ParseRegistryError, Registries, Registry};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -79,8 +81,28 @@ pub struct ComponentConfig<S> {
     pub listener: Option<ListenerConfig>,
     /// The file that keeps what it has accepted over a restart; without it that is lost.
     pub spool: Option<PathBuf>,
+    /// How many results each repeated measurement keeps, the oldest go first; without it
+    /// [`limits::REPEAT_RESULTS`], which is also the most.
+    #[serde(default, deserialize_with = "max_results")]
+    pub max_results: Option<NonZeroUsize>,
     /// What it measures.
     pub service: Vec<ServiceEntry<S>>,
+}
+
+/// Reads how many results repeats keep.
+fn max_results<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroUsize>, D::Error> {
+    let results = usize::deserialize(deserializer)?;
+    check_max_results(results).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// Checks how many results repeats are to keep.
+fn check_max_results(results: usize) -> Result<NonZeroUsize, String> {
+    let most = limits::REPEAT_RESULTS;
+    NonZeroUsize::new(results)
+        .filter(|results| results.get() <= most)
+        .ok_or_else(|| format!("a repeat keeps 1 to {most} results, not {results}"))
 }
 
 /// A service: a program of its own, or one within the program.

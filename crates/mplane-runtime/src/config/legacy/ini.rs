@@ -9,7 +9,7 @@ use mplane::access::{IdentityRule, Policy};
 use super::section::Section;
 use super::{
     CAPABILITY_PATHS, FromModule, NO_PORT, TranslateError, base_url, lines, listener,
-    module, policy, registries, standard_paths, tls,
+    max_results, module, policy, registries, standard_paths, tls,
 };
 use crate::config::{
     ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
@@ -140,8 +140,13 @@ fn component<S>(
         return Err(TranslateError::Missing { place: "module_…".into(), remedy });
     }
     let [registering, listening] = COMPONENT_KEYS;
-    let mut config =
-        ComponentConfig { initiator: Vec::new(), listener: None, spool: None, service };
+    let mut config = ComponentConfig {
+        initiator: Vec::new(),
+        listener: None,
+        spool: None,
+        max_results: max_results(&mut section)?,
+        service,
+    };
     let others = if workflow == Workflow::Component {
         standard_paths(&mut section, COMPONENT_PATHS)?;
         let host = section.required("client_host", "write the supervisor's host")?;

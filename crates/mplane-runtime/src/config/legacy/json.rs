@@ -7,8 +7,8 @@ use mplane::access::{IdentityRule, Policy};
 
 use super::section::Section;
 use super::{
-    CAPABILITY_PATHS, FromModule, NO_PORT, TranslateError, base_url, listener, module,
-    policy, registries, standard_paths, tls,
+    CAPABILITY_PATHS, FromModule, NO_PORT, TranslateError, base_url, listener,
+    max_results, module, policy, registries, standard_paths, tls,
 };
 use crate::config::{
     ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
@@ -99,11 +99,13 @@ fn component<S: FromModule>(
     let initiator = initiator.map(|s| self::initiator(s, notes)).transpose()?;
     let listener = section.section("Listener")?;
     let listener = listener.map(|s| listening_at(s, notes)).transpose()?;
+    let max_results = max_results(&mut section)?;
     section.leave(notes);
     Ok(ComponentConfig {
         initiator: initiator.into_iter().collect(),
         listener,
         spool: None,
+        max_results,
         service,
     })
 }

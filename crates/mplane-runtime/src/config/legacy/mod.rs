@@ -16,6 +16,7 @@ mod section;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 
 use mplane::access::{IdentityRule, Policy, PolicyError};
 use mplane::registry::CORE;
@@ -26,7 +27,7 @@ pub use lines::ParseIniError;
 use section::Section;
 
 use super::access::make_policy;
-use super::{ListenerConfig, RegistriesConfig, TlsConfig};
+use super::{ListenerConfig, RegistriesConfig, TlsConfig, check_max_results};
 use crate::http::client::BaseUrl;
 use crate::http::path;
 
@@ -126,6 +127,19 @@ const NO_FILE: &str = "name the PEM file";
 
 /// What to do where a port is missing.
 const NO_PORT: &str = "write the port";
+
+/// Takes how many results repeats keep: the reference's documents write it both ways.
+fn max_results(section: &mut Section) -> Result<Option<NonZeroUsize>, TranslateError> {
+    let mut found = None;
+    for key in ["scheduler_max_results", "scheduler-max-results"] {
+        let Some(text) = section.text(key)? else { continue };
+        let results = text.parse().map_err(|_| format!("{text} is no number"));
+        let wrong =
+            |problem| TranslateError::Value { place: section.place(key), problem };
+        found = Some(results.and_then(check_max_results).map_err(wrong)?);
+    }
+    Ok(found)
+}
 
 /// Joins an address of this machine and a port.
 fn listener(

@@ -1,5 +1,6 @@
 //! Files as the reference has them, good and bad.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use mplane::access::{CapabilityName, Identity};
@@ -88,6 +89,7 @@ fn an_ini_file_of_a_component_that_registers() {
     let urls = component.initiator.iter().map(|initiator| initiator.url.to_string());
     assert_eq!(urls.collect::<Vec<_>>(), ["https://supervisor.example:8889/"]);
     assert!(component.listener.is_none());
+    assert_eq!(component.max_results, NonZeroUsize::new(20));
     check_ping(&component.service);
     check_access(&config.access);
     assert_eq!(
@@ -98,7 +100,6 @@ fn an_ini_file_of_a_component_that_registers() {
              http://ict-mplane.eu/registry/demo; name a file in registry_preload if its \
              elements are needed",
             "component.listen-port is for the other workflow and is ignored",
-            "component.scheduler_max_results has no meaning here and is ignored",
             "gui has no meaning here and is ignored",
         ]
     );
@@ -246,8 +247,8 @@ fn a_json_file_of_a_component() {
     assert_eq!(listener.address.to_string(), "127.0.0.1:8888");
     check_ping(&component.service);
     check_access(&config.access);
-    let note = "Component.scheduler_max_results has no meaning here and is ignored";
-    assert_eq!(config.notes, [note]);
+    assert_eq!(component.max_results, NonZeroUsize::new(20));
+    assert!(config.notes.is_empty(), "{:?}", config.notes);
 }
 
 #[test]

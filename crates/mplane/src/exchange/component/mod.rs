@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -37,6 +38,8 @@ pub struct ComponentExchange {
     capabilities: Vec<Capability>,
     /// Who may use which of them.
     policy: Policy,
+    /// How many results repeats keep; `None`: as many as the limit allows.
+    max_results: Option<NonZeroUsize>,
     jobs: BTreeMap<JobId, Job>,
     /// Tokens are names between two peers, never global.
     by_token: BTreeMap<(Identity, Token), JobId>,
@@ -188,6 +191,19 @@ impl ComponentExchange {
     pub fn offer(&mut self, capability: Capability) -> ServiceIndex {
         self.capabilities.push(capability);
         self.capabilities.len() - 1
+    }
+
+    /// Sets how many results each repeated measurement keeps, the oldest go first. The
+    /// default, and the most, is [`limits::REPEAT_RESULTS`]. It holds for what is accepted
+    /// or restored from now on.
+    pub const fn set_max_results(&mut self, results: NonZeroUsize) {
+        self.max_results = Some(results);
+    }
+
+    /// Returns how many results each repeated measurement keeps.
+    fn max_results(&self) -> usize {
+        let most = limits::REPEAT_RESULTS;
+        self.max_results.map_or(most, |results| results.get().min(most))
     }
 
     /// Returns the capabilities offered, to whomever.
@@ -427,7 +443,7 @@ impl ComponentExchange {
                 ),
             );
         }
-        let state = match Repetition::of(&specification, now) {
+        let state = match Repetition::of(&specification, now, self.max_results()) {
             Some(repetition) => JobState::Repeating(Box::new(repetition)),
             None => JobState::Waiting,
         };

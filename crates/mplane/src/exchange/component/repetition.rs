@@ -19,12 +19,18 @@ pub(super) struct Repetition {
     /// Results and exceptions with the measurement that yielded each, the oldest first.
     kept: VecDeque<(Option<JobId>, Message)>,
     kept_values: usize,
+    /// How many are kept.
+    max_results: usize,
 }
 
 impl Repetition {
     /// Makes the state of a specification that was accepted now; `None` if its scope is
     /// not repeated.
-    pub(super) fn of(specification: &Specification, now: Timestamp) -> Option<Self> {
+    pub(super) fn of(
+        specification: &Specification,
+        now: Timestamp,
+        max_results: usize,
+    ) -> Option<Self> {
         if !specification.when().is_repeated() {
             return None;
         }
@@ -32,7 +38,8 @@ impl Repetition {
         let start = outer.bounds(now).start.map_or(now, |start| start.max(now));
         let next = outer.next_occurrence(start);
         let running = BTreeSet::new();
-        Some(Self { outer, next, running, kept: VecDeque::new(), kept_values: 0 })
+        let kept = VecDeque::new();
+        Some(Self { outer, next, running, kept, kept_values: 0, max_results })
     }
 
     /// Makes the state of a specification that was accepted before a restart: the rhythm
@@ -41,8 +48,9 @@ impl Repetition {
         specification: &Specification,
         accepted: Timestamp,
         now: Timestamp,
+        max_results: usize,
     ) -> Option<Self> {
-        let mut repetition = Self::of(specification, accepted)?;
+        let mut repetition = Self::of(specification, accepted, max_results)?;
         let start = repetition.next_due()?;
         repetition.next = repetition.outer.resumed_occurrence(start, now);
         Some(repetition)
@@ -94,7 +102,7 @@ impl Repetition {
         self.kept_values += message.value_count();
         self.kept.push_back((measurement, message));
         let mut dropped = Vec::new();
-        while (self.kept.len() > limits::REPEAT_RESULTS
+        while (self.kept.len() > self.max_results
             || self.kept_values > limits::REPEAT_VALUES)
             // The latest result stays, of whatever size.
             && self.kept.len() > 1

@@ -49,11 +49,12 @@ impl ComponentExchange {
             Some(_) => specification.when().bounds(accepted).end,
             None => delays.as_ref().and_then(|delays| delays.end).and_then(after),
         };
-        let state = match Repetition::resume(&specification, accepted, now) {
-            Some(repetition) => JobState::Repeating(Box::new(repetition)),
-            None if started.is_some() => JobState::Running,
-            None => JobState::Waiting,
-        };
+        let state =
+            match Repetition::resume(&specification, accepted, now, self.max_results()) {
+                Some(repetition) => JobState::Repeating(Box::new(repetition)),
+                None if started.is_some() => JobState::Running,
+                None => JobState::Waiting,
+            };
         let is_waiting = matches!(state, JobState::Waiting);
         let job = Job {
             owner: owner.clone(),

@@ -322,6 +322,33 @@ fn a_repeat_measures_at_each_occurrence_and_returns_an_envelope() {
 }
 
 #[test]
+fn a_repeat_keeps_as_many_results_as_are_set() {
+    let (mut component, mut specification) = component();
+    component.set_max_results(NonZeroUsize::new(2).unwrap());
+    specification.set_when("repeat now + 4h / 1h { now + 5s / 1s }".parse().unwrap());
+    let message = specification.clone().into();
+    component.handle(&client("a"), message, fresh(1), time(NOON));
+    let mut delivered = None;
+    for hour in 12..=16 {
+        let now = time(&format!("2026-06-01T{hour}:00:00Z"));
+        component.handle_timeout(now);
+        while let Some(action) = component.poll_action() {
+            match action {
+                Action::Start { job, specification, .. } => {
+                    component.job_ended(job, measured(&specification), now);
+                }
+                Action::Deliver { message, .. } => delivered = Some(message),
+                _ => {}
+            }
+        }
+    }
+    let Some(Message::Envelope(results)) = delivered.map(|message| *message) else {
+        panic!("it ends with an envelope");
+    };
+    assert_eq!(results.len(), 2);
+}
+
+#[test]
 fn a_repeat_runs_an_hour_every_second_without_drift() {
     let (mut component, mut specification) = component();
     specification.set_when("repeat now + 1h / 1s { now + 1s / 1s }".parse().unwrap());
