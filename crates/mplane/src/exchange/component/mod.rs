@@ -3,6 +3,7 @@
 mod access;
 #[cfg(test)]
 mod access_tests;
+mod finished;
 mod record;
 mod repetition;
 mod restore;
@@ -24,7 +25,7 @@ use crate::message::{
 use crate::primitive::Value;
 use crate::registry::Element;
 use crate::token::Token;
-use crate::when::{Bounds, When};
+use crate::when::When;
 
 pub use record::{Cut, Record, Saved};
 use repetition::Repetition;
@@ -193,19 +194,6 @@ impl ComponentExchange {
         self.capabilities.len() - 1
     }
 
-    /// Sets how many results each repeated measurement keeps, the oldest go first. The
-    /// default, and the most, is [`limits::REPEAT_RESULTS`]. It holds for what is accepted
-    /// or restored from now on.
-    pub const fn set_max_results(&mut self, results: NonZeroUsize) {
-        self.max_results = Some(results);
-    }
-
-    /// Returns how many results each repeated measurement keeps.
-    fn max_results(&self) -> usize {
-        let most = limits::REPEAT_RESULTS;
-        self.max_results.map_or(most, |results| results.get().min(most))
-    }
-
     /// Returns the capabilities offered, to whomever.
     pub fn capabilities(&self) -> &[Capability] {
         &self.capabilities
@@ -282,31 +270,6 @@ impl ComponentExchange {
         }
     }
 
-    /// Takes note that who asked for a job has its result.
-    pub fn job_delivered(&mut self, id: JobId) {
-        if let Some(job) = self.jobs.get_mut(&id)
-            && let JobState::Finished { is_delivered, .. } = &mut job.state
-        {
-            *is_delivered = true;
-            self.persist(Record::Delivered { job: id });
-        }
-    }
-
-    /// Returns the results that a peer asked for and is not known to have.
-    pub fn undelivered(
-        &self,
-        owner: &Identity,
-    ) -> impl Iterator<Item = (JobId, &Message)> {
-        self.jobs.iter().filter_map(move |(id, job)| match &job.state {
-            JobState::Finished { message, is_delivered: false }
-                if job.owner == *owner =>
-            {
-                Some((*id, message.as_ref()))
-            }
-            _ => None,
-        })
-    }
-
     /// Takes an acceptance back that could not be written down: it was never promised.
     pub fn take_back(&mut self, id: JobId) {
         let measurements: Vec<_> = self
@@ -323,45 +286,6 @@ impl ComponentExchange {
     /// Writes something down.
     fn persist(&mut self, record: Record) {
         self.actions.push_back(Action::Persist(record));
-    }
-
-    /// Keeps the result or exception of a job, and has it delivered.
-    fn finish(&mut self, id: JobId, message: Message) {
-        if self.jobs.contains_key(&id) {
-            self.persist(Record::Finished {
-                job: id,
-                message: Box::new(message.clone()),
-            });
-            self.keep_finished(id, message, false);
-        }
-    }
-
-    /// Keeps what is written down as the result or exception of a job.
-    fn keep_finished(&mut self, id: JobId, message: Message, is_delivered: bool) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        self.finished_values += message.value_count();
-        job.state =
-            JobState::Finished { message: Box::new(message.clone()), is_delivered };
-        if let Some(deadline) = job.deadline.take() {
-            self.deadlines.remove(&(deadline, id));
-        }
-        if !is_delivered {
-            self.actions.push_back(Action::Deliver {
-                job: id,
-                owner: job.owner.clone(),
-                specification: Box::new(job.specification.clone()),
-                message: Box::new(message),
-            });
-        }
-        self.finished.push_back(id);
-        while (self.finished.len() > limits::FINISHED_JOBS
-            || self.finished_values > limits::FINISHED_VALUES)
-            // The latest result stays, of whatever size.
-            && self.finished.len() > 1
-            && let Some(oldest) = self.finished.pop_front()
-        {
-            self.forget(oldest);
-        }
     }
 
     /// Returns the next thing to do. Call it after every `handle…` and `job_ended` until
@@ -494,75 +418,6 @@ impl ComponentExchange {
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
     }
 
-    /// Returns the repetition of a repeated job.
-    fn repetition(&mut self, id: JobId) -> Option<&mut Repetition> {
-        match &mut self.jobs.get_mut(&id)?.state {
-            JobState::Repeating(repetition) => Some(repetition),
-            _ => None,
-        }
-    }
-
-    /// Starts the measurements of a repeated job that are due, and looks again when the
-    /// next one is.
-    fn repeat(&mut self, id: JobId, now: Timestamp) {
-        while let Some(repetition) = self.repetition(id)
-            && let Some(scope) = repetition.take_due(now)
-        {
-            if self.jobs.len() >= limits::JOBS {
-                // What the component has no room for is reported, not forgotten.
-                let word = "not started: this component holds as many jobs as it takes";
-                let Some(job) = self.jobs.get(&id) else { return };
-                let token = Some(job.specification.token());
-                if let Some(repetition) = self.repetition(id) {
-                    let dropped =
-                        repetition.keep(None, Exception::new(token, word).into());
-                    self.forget_measurements(dropped);
-                }
-                continue;
-            }
-            let Some(job) = self.jobs.get(&id) else { return };
-            let mut specification = job.specification.clone();
-            let Bounds { start, end } = scope.bounds(now);
-            let due = start.unwrap_or(now);
-            specification.set_when(scope);
-            let measurement = Job {
-                owner: job.owner.clone(),
-                specification,
-                service: job.service,
-                state: JobState::Waiting,
-                end,
-                deadline: None,
-                parent: Some(id),
-            };
-            let record = (measurement.owner.clone(), measurement.specification.clone());
-            let measurement = self.add(measurement);
-            self.persist(Record::Accepted {
-                job: measurement,
-                parent: Some(id),
-                owner: record.0,
-                specification: Box::new(record.1),
-                accepted: now,
-            });
-            if let Some(repetition) = self.repetition(id) {
-                repetition.started(measurement);
-            }
-            self.start(measurement, due, now);
-        }
-        let next = self.repetition(id).and_then(|repetition| repetition.next_due());
-        self.look_again(id, next);
-        self.conclude_if_over(id, now);
-    }
-
-    /// Ends a repeated job when nothing runs any more and nothing follows.
-    fn conclude_if_over(&mut self, id: JobId, now: Timestamp) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let JobState::Repeating(repetition) = &job.state else { return };
-        if repetition.is_over() {
-            let message = repetition.conclusion(&job.specification, now);
-            self.finish(id, message);
-        }
-    }
-
     /// Starts a job's service that was due at a time. If the scope is over, because the
     /// clock was set meanwhile or nobody looked for so long, it fails with that reason.
     fn start(&mut self, id: JobId, due: Timestamp, now: Timestamp) {
@@ -656,19 +511,6 @@ impl ComponentExchange {
                 };
                 Reply { message, pending: Some(*id), withheld: None }
             }
-        }
-    }
-
-    /// Forgets a job that has ended.
-    fn forget(&mut self, id: JobId) {
-        self.persist(Record::Forgotten { job: id });
-        self.remove(id);
-    }
-
-    /// Forgets measurements of a repeat, whose results are not kept any more.
-    fn forget_measurements(&mut self, dropped: Vec<JobId>) {
-        for job in dropped {
-            self.persist(Record::Forgotten { job });
         }
     }
 

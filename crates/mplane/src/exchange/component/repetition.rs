@@ -1,13 +1,14 @@
 //! A repeated job: which measurement comes next, and what the earlier ones have yielded.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroUsize;
 
 use jiff::Timestamp;
 
-use super::{JobId, SCOPE_GRACE};
+use super::{ComponentExchange, Job, JobId, JobState, Record, SCOPE_GRACE};
 use crate::limits;
 use crate::message::{Envelope, Exception, Message, Specification};
-use crate::when::{Occurrence, When};
+use crate::when::{Bounds, Occurrence, When};
 
 /// The state of a repeated job.
 #[derive(Debug)]
@@ -162,6 +163,97 @@ impl Repetition {
                 "the repeat ended before its first measurement",
             )
             .into(),
+        }
+    }
+}
+
+impl ComponentExchange {
+    /// Sets how many results each repeated measurement keeps, the oldest go first. The
+    /// default, and the most, is [`limits::REPEAT_RESULTS`]. It holds for what is accepted
+    /// or restored from now on.
+    pub const fn set_max_results(&mut self, results: NonZeroUsize) {
+        self.max_results = Some(results);
+    }
+
+    /// Returns how many results each repeated measurement keeps.
+    pub(super) fn max_results(&self) -> usize {
+        let most = limits::REPEAT_RESULTS;
+        self.max_results.map_or(most, |results| results.get().min(most))
+    }
+
+    /// Returns the repetition of a repeated job.
+    pub(super) fn repetition(&mut self, id: JobId) -> Option<&mut Repetition> {
+        match &mut self.jobs.get_mut(&id)?.state {
+            JobState::Repeating(repetition) => Some(repetition),
+            _ => None,
+        }
+    }
+
+    /// Starts the measurements of a repeated job that are due, and looks again when the
+    /// next one is.
+    pub(super) fn repeat(&mut self, id: JobId, now: Timestamp) {
+        while let Some(repetition) = self.repetition(id)
+            && let Some(scope) = repetition.take_due(now)
+        {
+            if self.jobs.len() >= limits::JOBS {
+                // What the component has no room for is reported, not forgotten.
+                let word = "not started: this component holds as many jobs as it takes";
+                let Some(job) = self.jobs.get(&id) else { return };
+                let token = Some(job.specification.token());
+                if let Some(repetition) = self.repetition(id) {
+                    let dropped =
+                        repetition.keep(None, Exception::new(token, word).into());
+                    self.forget_measurements(dropped);
+                }
+                continue;
+            }
+            let Some(job) = self.jobs.get(&id) else { return };
+            let mut specification = job.specification.clone();
+            let Bounds { start, end } = scope.bounds(now);
+            let due = start.unwrap_or(now);
+            specification.set_when(scope);
+            let measurement = Job {
+                owner: job.owner.clone(),
+                specification,
+                service: job.service,
+                state: JobState::Waiting,
+                end,
+                deadline: None,
+                parent: Some(id),
+            };
+            let record = (measurement.owner.clone(), measurement.specification.clone());
+            let measurement = self.add(measurement);
+            self.persist(Record::Accepted {
+                job: measurement,
+                parent: Some(id),
+                owner: record.0,
+                specification: Box::new(record.1),
+                accepted: now,
+            });
+            if let Some(repetition) = self.repetition(id) {
+                repetition.started(measurement);
+            }
+            self.start(measurement, due, now);
+        }
+        let next = self.repetition(id).and_then(|repetition| repetition.next_due());
+        self.look_again(id, next);
+        self.conclude_if_over(id, now);
+    }
+
+    /// Ends a repeated job when nothing runs any more and nothing follows.
+    pub(super) fn conclude_if_over(&mut self, id: JobId, now: Timestamp) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let JobState::Repeating(repetition) = &job.state else { return };
+        if repetition.is_over() {
+            let message = repetition.conclusion(&job.specification, now);
+            self.finish(id, message);
+        }
+    }
+
+    /// Forgets measurements of a repeat, whose results are not kept any more.
+    pub(super) fn forget_measurements(&mut self, dropped: Vec<JobId>) {
+        for job in dropped {
+            self.persist(Record::Forgotten { job });
         }
     }
 }
