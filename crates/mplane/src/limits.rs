@@ -3,6 +3,8 @@
 //! A limit is reached with a clear error that names it, never with a truncated value.
 //! Sizes are bytes unless the name says otherwise.
 
+use std::time::Duration;
+
 /// Bytes of one message. A result of 100,000 rows with five columns takes 7 MB; this
 /// leaves room for eight of them and keeps a hostile peer from filling memory.
 pub const MESSAGE_BYTES: usize = 64 << 20;
@@ -59,16 +61,25 @@ pub const REGISTRY_ELEMENTS: usize = 65_536;
 /// Registries that include one another, depth first.
 pub const REGISTRY_DEPTH: usize = 16;
 
-/// Jobs a component holds at once, waiting, running and finished together. Beyond it new
-/// specifications are refused: what was accepted is never dropped.
+/// Jobs that wait or run at once in a component. Beyond it new specifications are refused:
+/// what was accepted is never dropped.
 pub const JOBS: usize = 10_000;
 
-/// Finished jobs a component keeps for repeated redemption, the oldest go first.
-pub const FINISHED_JOBS: usize = 1_000;
+/// Finished jobs a component keeps for repeated redemption, those of which the owner has
+/// the result go first: as many as may have been accepted at once.
+pub const FINISHED_JOBS: usize = JOBS;
 
 /// Values in all results that a component keeps for repeated redemption, the oldest go
 /// first: as many as one of the largest messages has, in some 100 MB of memory.
 pub const FINISHED_VALUES: usize = 4_000_000;
+
+/// Capabilities that a component has withdrawn and still remembers, so that who asks for
+/// one hears that it is gone. More than any configuration has.
+pub const WITHDRAWN_CAPABILITIES: usize = 1_000;
+
+/// The longest time over which the starts of repeats are spread: supervisors take a
+/// measurement for lost some time after its scope.
+pub const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 
 /// Bytes of input quoted in an error message, so that errors stay readable.
 pub const QUOTE_BYTES: usize = 60;

@@ -8,6 +8,7 @@
 
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -30,6 +31,16 @@ impl Token {
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns a duration from zero to below a window that differs from token to token:
+    /// over many, all parts of the window are hit alike.
+    pub(crate) fn phase(&self, window: Duration) -> Duration {
+        let hash = Md5::digest(self.0.as_bytes());
+        let part = hash.iter().take(4).fold(0, |part, byte| part << 8 | u32::from(*byte));
+        // To the microsecond, as all times in scopes are.
+        let microseconds = window.as_micros() * u128::from(part) >> 32;
+        Duration::from_micros(u64::try_from(microseconds).unwrap_or_default())
     }
 
     /// Returns the first eight characters, for people.

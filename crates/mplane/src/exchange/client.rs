@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::component::without_serial;
 use crate::access::Identity;
 use crate::message::{
     Capability, Envelope, Exception, Message, Receipt, Redemption, ResultStatement,
-    ScopeMismatch, SetParameterError, Specification,
+    ScopeMismatch, SetParameterError, Specification, Withdrawal,
 };
 use crate::token::Token;
 use crate::when::When;
@@ -69,6 +70,7 @@ impl ClientExchange {
             }
             Message::Withdrawal(withdrawal) => {
                 self.capabilities.remove(&(from.clone(), withdrawal.token().clone()));
+                self.fail_withdrawn(from, &withdrawal);
             }
             Message::Receipt(receipt) => {
                 let token = receipt.token().clone();
@@ -200,6 +202,24 @@ impl ClientExchange {
             known.specification.label() == Some(token_or_label)
                 || known.specification.token().as_str() == token_or_label
         })
+    }
+
+    /// Takes a withdrawal for the answer to what was sent for its capability and not
+    /// promised: there is no other.
+    fn fail_withdrawn(&mut self, from: &Identity, withdrawal: &Withdrawal) {
+        let Some(label) = withdrawal.label() else { return };
+        let reason = format!("the component has withdrawn the capability {label}");
+        for sent in &mut self.measurements {
+            let is_meant = sent.specification.label().map(without_serial) == Some(label);
+            if sent.peer == *from
+                && is_meant
+                && matches!(sent.state, MeasurementState::Sent)
+            {
+                let token = sent.specification.token();
+                let exception = Exception::new(Some(token), reason.clone());
+                sent.state = MeasurementState::Failed(exception);
+            }
+        }
     }
 
     /// Changes the state of the latest measurement with this token.

@@ -273,6 +273,39 @@ impl When {
         }
     }
 
+    /// Returns the shortest time between two things that the scope asks for: samples, or
+    /// the starts of a repeat's measurements; `None` if it asks for one thing only.
+    ///
+    /// Of a crontab it is that of its next occurrences: as many as show the rhythm of
+    /// seconds within a minute, of minutes within an hour or of hours within a day.
+    pub fn shortest_period(&self, now: Timestamp) -> Option<Duration> {
+        /// One more than seconds in a minute.
+        const SHOWN: usize = 61;
+        let repeat = match &self.rhythm {
+            Rhythm::Once { .. } => None,
+            Rhythm::Every { period, .. } => Some(*period),
+            Rhythm::Cron { .. } => {
+                let scope = self.resolve(now);
+                let due = |from| scope.next_occurrence(from);
+                let first = scope.bounds(now).start.map_or(now, |start| start.max(now));
+                let shown = std::iter::successors(due(first), |last| due(last.following?));
+                let shown: Vec<_> = shown.take(SHOWN).map(|next| next.due).collect();
+                let pairs = shown.iter().zip(shown.iter().skip(1));
+                pairs.map(|(one, next)| instant::span(*one, *next)).min()
+            }
+        };
+        [repeat, self.sample_period()].into_iter().flatten().min()
+    }
+
+    /// Returns how long one measurement lasts: that of a repeat, or the whole scope;
+    /// `None` without end.
+    pub fn measurement_duration(&self, now: Timestamp) -> Option<Duration> {
+        if self.is_repeated() {
+            return Some(self.inner().map_or(Duration::ZERO, |inner| inner.duration));
+        }
+        self.duration(now)
+    }
+
     /// Returns the scope of each measurement of a repeat, if it is not just an instant.
     fn inner(&self) -> Option<Inner> {
         match self.rhythm {

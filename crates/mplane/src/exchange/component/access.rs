@@ -36,12 +36,17 @@ impl ComponentExchange {
 
     /// Returns the capabilities that a peer may use.
     pub fn capabilities_for(&self, peer: &Identity) -> impl Iterator<Item = &Capability> {
-        self.capabilities.iter().filter(|known| self.permit(peer, known).is_ok())
+        let all = self.capabilities().map(|(_, known)| known);
+        all.filter(|known| self.permit(peer, known).is_ok())
     }
 
     /// Says whether a peer may see and use a capability, and what it has come of. All
     /// that peers ask for comes by here.
-    fn permit(&self, peer: &Identity, capability: &Capability) -> Result<(), Withheld> {
+    pub(super) fn permit(
+        &self,
+        peer: &Identity,
+        capability: &Capability,
+    ) -> Result<(), Withheld> {
         if !self.policy.is_restricting() {
             return Ok(());
         }
@@ -64,7 +69,7 @@ impl ComponentExchange {
         let may = |capability: &Capability| {
             peer.is_none_or(|peer| self.permit(peer, capability).is_ok())
         };
-        let known = self.capabilities.iter().enumerate().filter(|(_, known)| may(known));
+        let known = self.capabilities().filter(|(_, known)| may(known));
         let (named_ones, others): (Vec<_>, Vec<_>) =
             known.partition(|(_, known)| named(known));
         let mut refusal = None;
@@ -89,8 +94,8 @@ impl ComponentExchange {
         // What is withheld and what is not there are answered alike.
         let reason = refusal.unwrap_or_else(|| NOTHING_PERMITTED.into());
         let withheld = self.service_for(None, specification, now).ok();
-        let withheld = withheld.and_then(|index| self.capabilities.get(index));
-        let withheld = withheld.and_then(|known| self.permit(peer, known).err());
+        let withheld = withheld.and_then(|service| self.offers.get(&service));
+        let withheld = withheld.and_then(|it| self.permit(peer, &it.capability).err());
         Err(Refused { reason, withheld })
     }
 
@@ -100,10 +105,10 @@ impl ComponentExchange {
         peer: &Identity,
         job: JobId,
     ) -> Result<(), Option<Withheld>> {
-        let service = self.jobs.get(&job).and_then(|job| job.service);
-        match service.and_then(|index| self.capabilities.get(index)) {
-            Some(capability) => self.permit(peer, capability).map_err(Some),
-            // What is not offered any more has no name that a rule could list.
+        let job = self.jobs.get(&job);
+        match job.and_then(|job| job.capability.as_ref()) {
+            Some(capability) => self.policy.permit(peer, capability).map_err(Some),
+            // What has no name is in no rule.
             None if self.policy.is_restricting() => Err(None),
             None => Ok(()),
         }

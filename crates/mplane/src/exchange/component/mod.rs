@@ -3,7 +3,11 @@
 mod access;
 #[cfg(test)]
 mod access_tests;
+mod budget;
 mod finished;
+mod offers;
+#[cfg(test)]
+mod offers_tests;
 mod record;
 mod repetition;
 mod restore;
@@ -17,7 +21,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::access::{Identity, Policy, Withheld};
+use crate::access::{CapabilityName, Identity, Policy, Withheld};
 use crate::limits;
 use crate::message::{
     Capability, Exception, Message, Receipt, ResultStatement, Specification, Table,
@@ -27,6 +31,10 @@ use crate::registry::Element;
 use crate::token::Token;
 use crate::when::When;
 
+pub use budget::{Budget, Concurrency, WhenBusy};
+use budget::Places;
+use finished::Finished;
+use offers::Offer;
 pub use record::{Cut, Record, Saved};
 use repetition::Repetition;
 
@@ -36,19 +44,25 @@ const SCOPE_GRACE: SignedDuration = SignedDuration::from_secs(limits::SCOPE_GRAC
 /// A component, without its services: those are the driver's.
 #[derive(Debug, Default)]
 pub struct ComponentExchange {
-    capabilities: Vec<Capability>,
+    offers: BTreeMap<ServiceIndex, Offer>,
+    next_service: ServiceIndex,
+    /// Capabilities that were withdrawn, the latest last, for those who still ask.
+    withdrawn: VecDeque<Capability>,
     /// Who may use which of them.
     policy: Policy,
     /// How many results repeats keep; `None`: as many as the limit allows.
     max_results: Option<NonZeroUsize>,
+    /// Over how much time starts are spread.
+    spread: Duration,
+    /// Why nothing new is accepted; `None` if it is.
+    full: Option<String>,
     jobs: BTreeMap<JobId, Job>,
     /// Tokens are names between two peers, never global.
     by_token: BTreeMap<(Identity, Token), JobId>,
     /// When a job starts or its scope ends, UTC.
     deadlines: BTreeSet<(Timestamp, JobId)>,
-    /// Finished jobs, the oldest first.
-    finished: VecDeque<JobId>,
-    finished_values: usize,
+    places: Places,
+    finished: Finished,
     actions: VecDeque<Action>,
     last_job: u64,
 }
@@ -75,8 +89,8 @@ impl Display for JobId {
     }
 }
 
-/// Names a capability, and the service behind it, within one component: its position in
-/// the order of [`ComponentExchange::offer`].
+/// Names a capability, and the service behind it, within one run of a component: its
+/// position in the order of [`ComponentExchange::offer`].
 pub type ServiceIndex = usize;
 
 /// An accepted specification.
@@ -84,7 +98,12 @@ pub type ServiceIndex = usize;
 struct Job {
     owner: Identity,
     specification: Specification,
-    /// `None` if it was accepted before a restart and is not offered any more.
+    /// When it was accepted, UTC.
+    accepted: Timestamp,
+    /// What the capability was called that it was accepted for; `None` if that is not
+    /// known any more.
+    capability: Option<CapabilityName>,
+    /// `None` if it was accepted for what is not offered any more.
     service: Option<ServiceIndex>,
     state: JobState,
     /// When the temporal scope ends, UTC.
@@ -95,11 +114,34 @@ struct Job {
     parent: Option<JobId>,
 }
 
+impl Job {
+    /// Returns until when it may run: a little longer than its scope lasts.
+    fn limit(&self) -> Option<Timestamp> {
+        self.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok())
+    }
+
+    /// Counts a relative scope from now: who asks for so long gets so long, however late
+    /// it starts.
+    fn count_from(&mut self, now: Timestamp) {
+        let when = self.specification.when();
+        if !when.is_definite() {
+            self.end = when.bounds(now).end;
+        }
+    }
+
+    /// Says whether its service runs or has run.
+    const fn has_begun(&self) -> bool {
+        matches!(self.state, JobState::Running | JobState::Finished { .. })
+    }
+}
+
 /// How far a job is.
 #[derive(Debug)]
 enum JobState {
     /// Its temporal scope has not started.
     Waiting,
+    /// It was due at a time, and there is no place for it yet.
+    Queued { due: Timestamp },
     /// Its service runs.
     Running,
     /// Its measurements start one after the other, as jobs of their own.
@@ -188,17 +230,6 @@ pub enum Outcome {
 }
 
 impl ComponentExchange {
-    /// Offers a capability.
-    pub fn offer(&mut self, capability: Capability) -> ServiceIndex {
-        self.capabilities.push(capability);
-        self.capabilities.len() - 1
-    }
-
-    /// Returns the capabilities offered, to whomever.
-    pub fn capabilities(&self) -> &[Capability] {
-        &self.capabilities
-    }
-
     /// Answers a message. `fresh` becomes the token of a specification that needs one.
     pub fn handle(
         &mut self,
@@ -255,13 +286,18 @@ impl ComponentExchange {
             }
         };
         match job.parent {
-            None => self.finish(id, message),
+            None => {
+                self.finish(id, message, now);
+                self.free_place(id, now);
+            }
             Some(parent) => {
                 self.persist(Record::Finished {
                     job: id,
                     message: Box::new(message.clone()),
+                    finished: now,
                 });
                 self.remove(id);
+                self.free_place(id, now);
                 let Some(repetition) = self.repetition(parent) else { return };
                 let dropped = repetition.ended(id, message);
                 self.forget_measurements(dropped);
@@ -271,7 +307,7 @@ impl ComponentExchange {
     }
 
     /// Takes an acceptance back that could not be written down: it was never promised.
-    pub fn take_back(&mut self, id: JobId) {
+    pub fn take_back(&mut self, id: JobId, now: Timestamp) {
         let measurements: Vec<_> = self
             .jobs
             .iter()
@@ -280,6 +316,7 @@ impl ComponentExchange {
             .collect();
         for id in measurements.into_iter().chain([id]) {
             self.remove(id);
+            self.free_place(id, now);
         }
     }
 
@@ -296,7 +333,8 @@ impl ComponentExchange {
 
     /// Returns when to call [`handle_timeout`](Self::handle_timeout), UTC.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        deadline.into_iter().chain(self.finished.poll_timeout()).min()
     }
 
     /// Starts jobs whose time has come, and stops those that have not ended with their
@@ -311,10 +349,16 @@ impl ComponentExchange {
                 Some(JobState::Running) => {
                     self.actions.push_back(Action::Stop { job: id });
                 }
+                Some(JobState::Queued { .. }) => {
+                    let reason = "missed: other measurements took its place until its \
+                                  temporal scope was over";
+                    self.job_ended(id, Outcome::Failed(reason.into()), now);
+                }
                 Some(JobState::Repeating(_)) => self.repeat(id, now),
                 Some(JobState::Finished { .. }) | None => {}
             }
         }
+        self.forget_old(now);
     }
 
     /// Returns the number of jobs that wait or run.
@@ -343,11 +387,18 @@ impl ComponentExchange {
         let service = match self.service_for(Some(from), &specification, now) {
             Ok(service) => service,
             Err(refused) => {
+                if let Some(withdrawal) = self.withdrawal_for(from, &specification, now) {
+                    return Reply::finally(withdrawal);
+                }
                 let mut reply = Reply::exception(Some(token), refused.reason);
                 reply.withheld = refused.withheld;
                 return reply;
             }
         };
+        let budget = self.budget(service);
+        if let Err(reason) = budget.check(specification.when(), now) {
+            return Reply::exception(Some(token), reason);
+        }
         let Some(delays) = specification.when().delays(now) else {
             return Reply::exception(
                 Some(token),
@@ -358,24 +409,37 @@ impl ComponentExchange {
                 ),
             );
         };
-        if self.jobs.len() >= limits::JOBS {
+        if self.active_jobs() >= limits::JOBS {
             return Reply::exception(
                 Some(token),
                 format!(
                     "this component holds {} jobs, as many as it takes; try again later",
-                    self.jobs.len()
+                    self.active_jobs()
                 ),
             );
         }
-        let state = match Repetition::of(&specification, now, self.max_results()) {
+        if let Some(reason) = &self.full {
+            return Reply::exception(Some(token), reason.clone());
+        }
+        let state = match Repetition::of(&specification, now, self.pace()) {
             Some(repetition) => JobState::Repeating(Box::new(repetition)),
             None => JobState::Waiting,
         };
         let is_repeating = matches!(state, JobState::Repeating(_));
+        if delays.start.is_zero()
+            && !is_repeating
+            && budget.when_busy == WhenBusy::Refuse
+            && self.is_busy(service)
+        {
+            return Reply::exception(Some(token), budget::busy(budget.concurrency));
+        }
+        let capability = self.offers.get(&service).map(|o| CapabilityName::of(&o.capability));
         let written = Box::new(specification.clone());
         let job = Job {
             owner: from.clone(),
             specification,
+            accepted: now,
+            capability: capability.clone(),
             service: Some(service),
             state,
             end: delays.end.and_then(|delay| now.checked_add(delay).ok()),
@@ -389,6 +453,7 @@ impl ComponentExchange {
             parent: None,
             owner: from.clone(),
             specification: written,
+            capability,
             accepted: now,
         });
         if is_repeating {
@@ -423,8 +488,8 @@ impl ComponentExchange {
     fn start(&mut self, id: JobId, due: Timestamp, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(service) = job.service else { return };
-        let deadline = job.end.and_then(|end| end.checked_add(SCOPE_GRACE).ok());
-        if deadline.is_some_and(|deadline| deadline < now) {
+        job.count_from(now);
+        if job.limit().is_some_and(|limit| limit < now) {
             let reason = format!(
                 "missed: the temporal scope {} was over when it was to start, by the clock \
                  of this component",
@@ -433,7 +498,18 @@ impl ComponentExchange {
             self.job_ended(id, Outcome::Failed(reason), now);
             return;
         }
+        if self.take_place(id, service, due, now) {
+            self.run(id, due, now);
+        }
+    }
+
+    /// Runs a job's service.
+    fn run(&mut self, id: JobId, due: Timestamp, now: Timestamp) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(service) = job.service else { return };
+        job.count_from(now);
         job.state = JobState::Running;
+        let limit = job.limit();
         let duration =
             job.end.map(|end| end.duration_since(now).try_into().unwrap_or_default());
         let start = Action::Start {
@@ -445,7 +521,7 @@ impl ComponentExchange {
         };
         self.persist(Record::Started { job: id, started: now });
         self.actions.push_back(start);
-        self.look_again(id, deadline);
+        self.look_again(id, limit);
     }
 
     /// Stops a job: one that runs reports what it has, one that waits has nothing.
@@ -453,7 +529,7 @@ impl ComponentExchange {
         let Some(job) = self.jobs.get(&id) else { return };
         match job.state {
             JobState::Running => self.actions.push_back(Action::Stop { job: id }),
-            JobState::Waiting => {
+            JobState::Waiting | JobState::Queued { .. } => {
                 let outcome = Outcome::Measured {
                     when: When::at(now),
                     table: Table::new(job.specification.columns()),
@@ -474,13 +550,10 @@ impl ComponentExchange {
     }
 
     /// Answers with what there is: the result, the results so far, or a receipt.
-    fn state_of(&self, from: &Identity, token: &Token, now: Timestamp) -> Reply {
-        let job = self
-            .by_token
-            .get(&(from.clone(), token.clone()))
-            .and_then(|id| Some((id, self.jobs.get(id)?)));
-        if let Some((id, _)) = job
-            && let Err(withheld) = self.permit_job(from, *id)
+    fn state_of(&mut self, from: &Identity, token: &Token, now: Timestamp) -> Reply {
+        let job = self.by_token.get(&(from.clone(), token.clone())).copied();
+        if let Some(id) = job
+            && let Err(withheld) = self.permit_job(from, id)
         {
             let text = format!(
                 "you may not use the capability of the specification with token {token} \
@@ -490,13 +563,15 @@ impl ComponentExchange {
             reply.withheld = withheld;
             return reply;
         }
-        match job {
+        match job.and_then(|id| Some((id, self.jobs.get(&id)?))) {
             None => Reply::exception(
                 Some(token.clone()),
                 format!("no specification of yours has token {token}"),
             ),
-            Some((_, Job { state: JobState::Finished { message, .. }, .. })) => {
-                Reply::finally(Message::clone(message))
+            Some((id, Job { state: JobState::Finished { message, .. }, .. })) => {
+                let message = Message::clone(message);
+                self.job_redeemed(id);
+                Reply::finally(message)
             }
             Some((id, job)) => {
                 let so_far = match &job.state {
@@ -509,7 +584,7 @@ impl ComponentExchange {
                     Some(results) => results.into(),
                     None => Receipt::of(&job.specification).into(),
                 };
-                Reply { message, pending: Some(*id), withheld: None }
+                Reply { message, pending: Some(id), withheld: None }
             }
         }
     }
@@ -517,9 +592,7 @@ impl ComponentExchange {
     /// Removes a job from memory.
     fn remove(&mut self, id: JobId) {
         let Some(job) = self.jobs.remove(&id) else { return };
-        if let JobState::Finished { message, .. } = &job.state {
-            self.finished_values -= message.value_count();
-        }
+        self.finished.remove(id);
         if let Some(deadline) = job.deadline {
             self.deadlines.remove(&(deadline, id));
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::JobId;
-use crate::access::Identity;
+use crate::access::{CapabilityName, Identity};
 use crate::message::{Message, Specification, Table};
 
 /// Something to be written down before what depends on it is done.
@@ -19,6 +19,8 @@ pub enum Record {
         owner: Identity,
         /// What is asked for, with its token.
         specification: Box<Specification>,
+        /// What the capability is called that it was accepted for, for the policy.
+        capability: Option<CapabilityName>,
         /// When it was accepted, UTC: relative scopes count from here.
         accepted: Timestamp,
     },
@@ -35,6 +37,8 @@ pub enum Record {
         job: JobId,
         /// The result, the results or the exception.
         message: Box<Message>,
+        /// When, UTC.
+        finished: Timestamp,
     },
     /// Who asked for it has it.
     Delivered {
@@ -45,6 +49,8 @@ pub enum Record {
     Forgotten {
         /// The job, and the measurements that it is made of.
         job: JobId,
+        /// Why: for the dead letters, if its owner is not known to have it.
+        reason: &'static str,
     },
 }
 
@@ -59,6 +65,8 @@ pub struct Saved {
     pub owner: Identity,
     /// What is asked for, with its token.
     pub specification: Specification,
+    /// What the capability was called that it was accepted for, if that was written.
+    pub capability: Option<CapabilityName>,
     /// When it was accepted, UTC.
     pub accepted: Timestamp,
     /// When its service was started, UTC.
@@ -67,6 +75,8 @@ pub struct Saved {
     pub table: Table,
     /// What came of it.
     pub finished: Option<Message>,
+    /// When, UTC, if that was written.
+    pub finished_at: Option<Timestamp>,
     /// Whether who asked for it has it.
     pub is_delivered: bool,
 }

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 
 use jiff::Timestamp;
 
+use std::time::Duration;
+
 use super::{ComponentExchange, Job, JobId, JobState, Record, SCOPE_GRACE};
 use crate::limits;
 use crate::message::{Envelope, Exception, Message, Specification};
@@ -24,18 +26,31 @@ pub(super) struct Repetition {
     max_results: usize,
 }
 
+/// How repeats run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// How many results each keeps.
+    max_results: usize,
+    /// Over how much time their starts are spread.
+    spread: Duration,
+}
+
 impl Repetition {
     /// Makes the state of a specification that was accepted now; `None` if its scope is
     /// not repeated.
     pub(super) fn of(
         specification: &Specification,
         now: Timestamp,
-        max_results: usize,
+        Pace { max_results, spread }: Pace,
     ) -> Option<Self> {
-        if !specification.when().is_repeated() {
+        let when = specification.when();
+        if !when.is_repeated() {
             return None;
         }
-        let outer = specification.when().resolve(now);
+        // Who says when wants it then.
+        let period = when.period().filter(|_| when.is_immediate()).unwrap_or_default();
+        let phase = specification.token().phase(spread.min(period));
+        let outer = when.resolve(now.checked_add(phase).unwrap_or(now));
         let start = outer.bounds(now).start.map_or(now, |start| start.max(now));
         let next = outer.next_occurrence(start);
         let running = BTreeSet::new();
@@ -49,9 +64,9 @@ impl Repetition {
         specification: &Specification,
         accepted: Timestamp,
         now: Timestamp,
-        max_results: usize,
+        pace: Pace,
     ) -> Option<Self> {
-        let mut repetition = Self::of(specification, accepted, max_results)?;
+        let mut repetition = Self::of(specification, accepted, pace)?;
         let start = repetition.next_due()?;
         repetition.next = repetition.outer.resumed_occurrence(start, now);
         Some(repetition)
@@ -175,10 +190,11 @@ impl ComponentExchange {
         self.max_results = Some(results);
     }
 
-    /// Returns how many results each repeated measurement keeps.
-    pub(super) fn max_results(&self) -> usize {
+    /// Returns how repeats run.
+    pub(super) fn pace(&self) -> Pace {
         let most = limits::REPEAT_RESULTS;
-        self.max_results.map_or(most, |results| results.get().min(most))
+        let max_results = self.max_results.map_or(most, |results| results.get().min(most));
+        Pace { max_results, spread: self.spread }
     }
 
     /// Returns the repetition of a repeated job.
@@ -195,7 +211,7 @@ impl ComponentExchange {
         while let Some(repetition) = self.repetition(id)
             && let Some(scope) = repetition.take_due(now)
         {
-            if self.jobs.len() >= limits::JOBS {
+            if self.active_jobs() >= limits::JOBS {
                 // What the component has no room for is reported, not forgotten.
                 let word = "not started: this component holds as many jobs as it takes";
                 let Some(job) = self.jobs.get(&id) else { return };
@@ -215,19 +231,24 @@ impl ComponentExchange {
             let measurement = Job {
                 owner: job.owner.clone(),
                 specification,
+                accepted: now,
+                capability: job.capability.clone(),
                 service: job.service,
                 state: JobState::Waiting,
                 end,
                 deadline: None,
                 parent: Some(id),
             };
-            let record = (measurement.owner.clone(), measurement.specification.clone());
+            let owner = measurement.owner.clone();
+            let specification = Box::new(measurement.specification.clone());
+            let capability = measurement.capability.clone();
             let measurement = self.add(measurement);
             self.persist(Record::Accepted {
                 job: measurement,
                 parent: Some(id),
-                owner: record.0,
-                specification: Box::new(record.1),
+                owner,
+                specification,
+                capability,
                 accepted: now,
             });
             if let Some(repetition) = self.repetition(id) {
@@ -246,14 +267,15 @@ impl ComponentExchange {
         let JobState::Repeating(repetition) = &job.state else { return };
         if repetition.is_over() {
             let message = repetition.conclusion(&job.specification, now);
-            self.finish(id, message);
+            self.finish(id, message, now);
         }
     }
 
     /// Forgets measurements of a repeat, whose results are not kept any more.
     pub(super) fn forget_measurements(&mut self, dropped: Vec<JobId>) {
         for job in dropped {
-            self.persist(Record::Forgotten { job });
+            let reason = "later results of the repeat took its place";
+            self.persist(Record::Forgotten { job, reason });
         }
     }
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::access::Refused;
 use super::{ComponentExchange, Cut, Job, JobState, Outcome, Repetition, Saved};
+use crate::access::CapabilityName;
 use crate::message::Exception;
 
 impl ComponentExchange {
@@ -30,8 +31,16 @@ impl ComponentExchange {
 
     /// Goes on with one job. A repeated job comes before its measurements.
     fn restore_one(&mut self, saved: Saved, now: Timestamp, cut: &mut Vec<Cut>) {
-        let Saved { job: id, parent, owner, specification, accepted, started, .. } =
-            saved;
+        let Saved {
+            job: id,
+            parent,
+            owner,
+            specification,
+            capability,
+            accepted,
+            started,
+            ..
+        } = saved;
         if let Some(parent) = parent
             && let Some(message) = saved.finished
         {
@@ -50,15 +59,21 @@ impl ComponentExchange {
             None => delays.as_ref().and_then(|delays| delays.end).and_then(after),
         };
         let state =
-            match Repetition::resume(&specification, accepted, now, self.max_results()) {
+            match Repetition::resume(&specification, accepted, now, self.pace()) {
                 Some(repetition) => JobState::Repeating(Box::new(repetition)),
                 None if started.is_some() => JobState::Running,
                 None => JobState::Waiting,
             };
         let is_waiting = matches!(state, JobState::Waiting);
+        let is_definite = specification.when().is_definite();
+        let offer = service.as_ref().ok().and_then(|service| self.offers.get(service));
+        let capability =
+            capability.or_else(|| Some(CapabilityName::of(&offer?.capability)));
         let job = Job {
             owner: owner.clone(),
             specification,
+            accepted,
+            capability,
             service: service.as_ref().ok().copied(),
             state,
             end,
@@ -73,15 +88,17 @@ impl ComponentExchange {
             repetition.started(id);
         }
         if let Some(message) = saved.finished {
-            self.keep_finished(id, message, saved.is_delivered);
+            let finished = saved.finished_at.unwrap_or(now);
+            self.keep_finished(id, message, saved.is_delivered, finished);
         } else if let Err(Refused { reason, .. }) = service {
             let reason = format!("after a restart of this component: {reason}");
-            self.finish(id, Exception::new(Some(token), reason).into());
+            self.finish(id, Exception::new(Some(token), reason).into(), now);
         } else if let Some(started) = started {
             cut.push(Cut { job: id, started, table: saved.table });
         } else if is_waiting {
             let start = delays.and_then(|delays| after(delays.start));
-            if end.is_some_and(|end| end < now) {
+            // What is relative and has not started waited for its place.
+            if is_definite && end.is_some_and(|end| end < now) {
                 let reason = "this component was not running during the temporal scope";
                 let outcome = Outcome::Failed(reason.into());
                 self.job_ended(id, outcome, now);

@@ -32,7 +32,7 @@ pub(super) fn component() -> (ComponentExchange, Specification) {
     specification.set_parameter("destination.ip4", "127.0.0.1").unwrap();
     specification.set_label(Some("ping-detail-ip4-0".into()));
     let mut component = ComponentExchange::default();
-    component.offer(capability);
+    component.offer(capability, Budget::default());
     (component, specification)
 }
 
@@ -222,7 +222,7 @@ fn the_values_of_finished_jobs_are_bounded() {
         let reply = component.handle(&client("a"), message, fresh(1), time(NOON));
         let job = reply.pending.unwrap();
         component.job_ended(job, measured_rows(&specification, rows), time(NOON));
-        assert_eq!(component.finished_values, 2 * rows);
+        assert_eq!(component.finished.values, 2 * rows);
     }
     let tokens: Vec<_> = component.by_token.keys().map(|(_, token)| token).collect();
     assert_eq!(tokens.len(), 1);
@@ -452,25 +452,38 @@ impl Spool {
 
     fn write(&mut self, record: Record) {
         match record {
-            Record::Accepted { job, parent, owner, specification, accepted } => {
+            Record::Accepted {
+                job,
+                parent,
+                owner,
+                specification,
+                capability,
+                accepted,
+            } => {
                 let table = Table::new(specification.columns());
                 let saved = Saved {
                     job,
                     parent,
                     owner,
                     specification: *specification,
+                    capability,
                     accepted,
                     started: None,
                     table,
                     finished: None,
+                    finished_at: None,
                     is_delivered: false,
                 };
                 self.0.insert(job, saved);
             }
             Record::Started { job, started } => self.at(job).started = Some(started),
-            Record::Finished { job, message } => self.at(job).finished = Some(*message),
+            Record::Finished { job, message, finished } => {
+                let saved = self.at(job);
+                saved.finished = Some(*message);
+                saved.finished_at = Some(finished);
+            }
             Record::Delivered { job } => self.at(job).is_delivered = true,
-            Record::Forgotten { job } => {
+            Record::Forgotten { job, .. } => {
                 self.0.retain(|id, saved| *id != job && saved.parent != Some(job));
             }
         }
@@ -598,7 +611,7 @@ fn what_could_not_be_written_down_was_never_accepted() {
     specification.set_when("now + 5s / 1s".parse().unwrap());
     let me = client("a");
     let reply = component.handle(&me, specification.into(), fresh(1), time(NOON));
-    component.take_back(reply.pending.unwrap());
+    component.take_back(reply.pending.unwrap(), time(NOON));
     assert_eq!(component.active_jobs(), 0);
     assert_eq!(component.poll_timeout(), None);
     let redemption = Redemption::token_only("measure", fresh(1));
