@@ -8,7 +8,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -24,6 +25,7 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Database {
     writes: mpsc::Sender<Write>,
+    used_bytes: Arc<AtomicU64>,
     /// Held as long as the database is open: two programs on one file would each miss
     /// what the other has in memory.
     _lock: File,
@@ -61,6 +63,12 @@ impl Database {
         Ok(Opened { connection, lock })
     }
 
+    /// Returns how many bytes of the file are used, as of the last commit: what was
+    /// deleted leaves room within it.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
     /// Writes. Writes are made in the order of calls, whether or not anyone waits for
     /// them.
     pub fn write(
@@ -95,15 +103,26 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Sets how large the file may become, in bytes: writes beyond it fail.
+    pub fn limit(&self, bytes: u64) -> Result<(), rusqlite::Error> {
+        let page =
+            self.connection.pragma_query_value(None, "page_size", |row| row.get(0));
+        let page: i64 = page?;
+        let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+        self.connection.pragma_update(None, "max_page_count", pages)
+    }
+
     /// Starts the thread that writes.
     pub fn start(self) -> Result<Database, OpenDatabaseError> {
         let (writes, queue) = mpsc::channel();
         let connection = self.connection;
+        let used_bytes = Arc::new(AtomicU64::new(used_bytes(&connection)));
+        let used = Arc::clone(&used_bytes);
         std::thread::Builder::new()
             .name("sqlite".into())
-            .spawn(move || write_all(connection, &queue))
+            .spawn(move || write_all(connection, &queue, &used))
             .map_err(OpenDatabaseError::Thread)?;
-        Ok(Database { writes, _lock: self.lock })
+        Ok(Database { writes, used_bytes, _lock: self.lock })
     }
 }
 
@@ -163,17 +182,32 @@ fn migrate(
 }
 
 /// Makes writes until nobody can ask for any more.
-fn write_all(mut connection: Connection, queue: &mpsc::Receiver<Write>) {
+fn write_all(
+    mut connection: Connection,
+    queue: &mpsc::Receiver<Write>,
+    used: &AtomicU64,
+) {
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
         group.extend(queue.try_iter().take(GROUP - 1));
-        write_group(&mut connection, group);
+        write_group(&mut connection, group, used);
     }
+}
+
+/// Returns how many bytes of the file are used; 0 if that cannot be told.
+fn used_bytes(connection: &Connection) -> u64 {
+    let ask =
+        |what| connection.pragma_query_value(None, what, |row| row.get::<_, i64>(0));
+    let used = || {
+        let pages = ask("page_count")?.saturating_sub(ask("freelist_count")?);
+        Ok::<_, rusqlite::Error>(pages.saturating_mul(ask("page_size")?))
+    };
+    used().unwrap_or_default().unsigned_abs()
 }
 
 /// Makes a group of writes in one transaction. If it fails, each is made alone, so that
 /// one that cannot be made does not cost the others.
-fn write_group(connection: &mut Connection, group: Vec<Write>) {
+fn write_group(connection: &mut Connection, group: Vec<Write>, used: &AtomicU64) {
     let (acts, done): (Vec<_>, Vec<_>) =
         group.into_iter().map(|write| (write.act, write.done)).unzip();
     let mut outcomes = Vec::with_capacity(acts.len());
@@ -189,6 +223,8 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
         }
         transaction.commit()
     })();
+    // Before anyone hears of it.
+    used.store(used_bytes(connection), Ordering::Relaxed);
     let mut outcomes = outcomes.into_iter();
     for done in done {
         let outcome = match (&written, outcomes.next()) {

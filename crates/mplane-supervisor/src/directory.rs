@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use mplane::access::Identity;
 use mplane::exchange::component::without_serial;
 use mplane::features::Features;
-use mplane::message::{Capability, Refusal, Specification};
+use mplane::message::{CALLBACK, Capability, Refusal, Specification};
 use mplane::token::Token;
 
 /// Components held at once: a bound on memory, far above the largest platform known.
@@ -211,7 +211,7 @@ impl Directory {
 
 /// Says whether a capability is the one by which a supervisor sets the pace of polls.
 fn is_callback(capability: &Capability) -> bool {
-    capability.verb() == "callback" || capability.label() == Some("callback")
+    capability.verb() == CALLBACK || capability.label() == Some(CALLBACK)
 }
 
 /// A capability that is not taken.

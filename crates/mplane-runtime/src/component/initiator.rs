@@ -4,22 +4,21 @@
 //! Everything that can fail on the way is tried again, with growing pauses, until the
 //! program ends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use mplane::access::{Act, Denied, Identity, permit};
-use mplane::features::{Feature, Features};
+use jiff::Timestamp;
+use mplane::access::Identity;
+use mplane::exchange::component::without_serial;
 use mplane::json::DecodeError;
-use mplane::message::{Capability, Envelope, Message};
-use mplane::registry::CORE;
-use serde::Deserialize;
+use mplane::message::{CALLBACK, Exception, Message, Specification};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use super::registration::{register, update};
 use super::{Component, Letter};
-use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
+use crate::http::client::{Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
 use crate::report;
 use crate::tls::fresh_token;
@@ -36,9 +35,9 @@ const LAST_DELIVERY: Duration = Duration::from_secs(2);
 /// How long a supervisor may keep a request for specifications open until there are some.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// How far the clocks may differ without a warning, in seconds: what a network without
-/// NTP drifts in a week.
-const CLOCK_TOLERANCE_S: i64 = 5;
+/// The longest pause that a supervisor may set between two requests for specifications, so
+/// that a component is not lost for ever by mistake.
+const LONGEST_CALLBACK: Duration = Duration::from_secs(24 * 3_600);
 
 /// How a component initiates.
 #[derive(Clone, Debug)]
@@ -59,14 +58,24 @@ pub async fn initiate(
     let shutdown = component.shutdown.clone();
     let mut pause = Pause::default();
     let (outbox, mut letters) = mpsc::unbounded_channel();
+    let mut offers = component.offers.subscribe();
     let work = async {
         loop {
+            offers.mark_unchanged();
             match register(&component, &client, &initiator).await {
-                Ok(supervisor) => {
+                Ok(registered) => {
+                    let supervisor = registered.supervisor.clone();
                     component.deliver_to(&supervisor, &outbox);
                     let fetching =
                         fetch(&component, &client, &initiator, &supervisor, &outbox);
-                    let ended = fetching.await;
+                    let updating =
+                        update(&component, &client, &initiator, registered, &mut offers);
+                    let ended = tokio::select! {
+                        ended = fetching => ended,
+                        error = updating => {
+                            Ended { problem: report(&error), has_fetched: true }
+                        }
+                    };
                     // A supervisor that takes a registration and then does not know the
                     // component is asked ever less often.
                     if ended.has_fetched {
@@ -121,151 +130,6 @@ pub async fn initiate(
     component.ended().await;
 }
 
-/// Offers the capabilities: those of the core registry first, the others when the
-/// supervisor has announced that it understands them. Returns who the supervisor is.
-async fn register(
-    component: &Component,
-    client: &HttpClient,
-    initiator: &Initiator,
-) -> Result<Identity, RegisterError> {
-    let (capabilities, expected) = if component.is_restricting() {
-        let supervisor = who_answers(client, initiator).await?;
-        permit(&supervisor, Act::Use)?;
-        let capabilities = component.capabilities_for(&supervisor);
-        if capabilities.is_empty() {
-            return Err(RegisterError::Withheld { supervisor });
-        }
-        (capabilities, Some(supervisor))
-    } else {
-        (component.all_capabilities(), None)
-    };
-    let (core, others): (Vec<_>, Vec<_>) = capabilities
-        .into_iter()
-        .partition(|capability| Features::NONE.can_read(capability));
-    let answer = offer(client, initiator, core).await?;
-    // Whoever answers may use this component from now on: it must be one who may.
-    permit(&answer.identity, Act::Use)?;
-    if expected.is_some_and(|expected| expected != answer.identity) {
-        return Err(RegisterError::Other { identity: answer.identity });
-    }
-    if answer.features.has(Feature::Registries) && !others.is_empty() {
-        let mut registries: Vec<_> =
-            others.iter().map(|other| other.registry().to_owned()).collect();
-        registries.sort();
-        registries.dedup();
-        for registry in registries {
-            let of_registry = others.iter().filter(|other| other.registry() == registry);
-            offer(client, initiator, of_registry.cloned().collect()).await?;
-        }
-    } else if !others.is_empty() {
-        info!(
-            supervisor = %initiator.supervisor,
-            count = others.len(),
-            "capabilities beyond registry {CORE} are not offered: the supervisor cannot \
-             read them"
-        );
-    }
-    component.metrics.registrations.inc();
-    let clock_ahead_s = answer.clock_ahead_s;
-    if clock_ahead_s.is_some_and(|ahead| ahead.abs() >= CLOCK_TOLERANCE_S) {
-        warn!(
-            supervisor = %answer.identity,
-            clock_ahead_s,
-            "the supervisor's clock differs from this machine's: absolute scopes start \
-             that much too early or late; set the clock, by NTP for example"
-        );
-    }
-    info!(
-        supervisor = %answer.identity,
-        url = %initiator.supervisor,
-        clock_ahead_s,
-        "registered"
-    );
-    Ok(answer.identity)
-}
-
-/// Returns who the supervisor is, before anything is told to it. Whatever it answers to
-/// this request, it comes with a certificate.
-async fn who_answers(
-    client: &HttpClient,
-    initiator: &Initiator,
-) -> Result<Identity, RegisterError> {
-    let ask = Ask {
-        method: Method::GET,
-        path: path::CAPABILITIES,
-        messages: &[],
-        wait: Duration::ZERO,
-    };
-    Ok(client.ask(&initiator.supervisor, ask).await?.identity)
-}
-
-/// Posts one envelope of capabilities.
-async fn offer(
-    client: &HttpClient,
-    initiator: &Initiator,
-    capabilities: Vec<Capability>,
-) -> Result<Answer, RegisterError> {
-    let contents = capabilities.into_iter().map(Into::into).collect();
-    let envelope = [Envelope::of(contents).with_content("capability").into()];
-    let ask = Ask {
-        method: Method::POST,
-        path: path::REGISTER_CAPABILITY,
-        messages: &envelope,
-        wait: Duration::ZERO,
-    };
-    let answer = client.ask(&initiator.supervisor, ask).await?;
-    if answer.status != StatusCode::OK {
-        return Err(RegisterError::Status {
-            status: answer.status,
-            body: shown(&answer.body),
-        });
-    }
-    // References emit duplicate keys and unescaped labels here: what cannot be read is
-    // taken for consent, as they take it.
-    let reply: BTreeMap<String, Registered> =
-        serde_json::from_slice(&answer.body).unwrap_or_default();
-    let count = reply.len();
-    let mut refused = Vec::new();
-    for (label, registered) in reply {
-        if registered.registered != "ok" {
-            let reason = registered.reason.unwrap_or_default();
-            warn!(label, reason, "the supervisor does not take a capability");
-            refused.push(reason);
-        }
-    }
-    match refused.pop() {
-        Some(reason) if refused.len() + 1 == count => Err(RegisterError::Refused(reason)),
-        _ => Ok(answer),
-    }
-}
-
-/// What a supervisor says about one capability.
-#[derive(Deserialize)]
-struct Registered {
-    registered: String,
-    reason: Option<String>,
-}
-
-/// Why registering failed.
-#[derive(Debug, thiserror::Error)]
-enum RegisterError {
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    #[error("the supervisor answered {status}: {body}")]
-    Status { status: StatusCode, body: String },
-    #[error("the supervisor takes none of the capabilities: {0}")]
-    Refused(String),
-    #[error("the supervisor's certificate is not one of a supervisor or client")]
-    Denied(#[from] Denied),
-    #[error(
-        "{supervisor} has no role that [access.authorizations] lists for any capability of \
-         this component; give it one in [access.roles]"
-    )]
-    Withheld { supervisor: Identity },
-    #[error("now {identity} answers")]
-    Other { identity: Identity },
-}
-
 /// How fetching ended.
 struct Ended {
     problem: String,
@@ -286,12 +150,16 @@ async fn fetch(
     let mut has_fetched = false;
     loop {
         match fetch_once(component, client, initiator, supervisor, outbox).await {
-            Ok(fetched @ (Fetched::Again | Fetched::Later)) => {
+            Ok(Fetched::Again) => {
                 pause = Pause::default();
                 has_fetched = true;
-                if matches!(fetched, Fetched::Later) {
-                    tokio::time::sleep(jittered(initiator.poll)).await;
-                }
+            }
+            Ok(Fetched::Later(callback)) => {
+                pause = Pause::default();
+                has_fetched = true;
+                // Who is told when to come comes then.
+                let later = callback.unwrap_or_else(|| jittered(initiator.poll));
+                tokio::time::sleep(later).await;
             }
             Ok(Fetched::Unknown(status)) => {
                 let problem =
@@ -318,8 +186,9 @@ async fn fetch(
 enum Fetched {
     /// Fetch again at once: the supervisor keeps requests open.
     Again,
-    /// Fetch again after the poll pause.
-    Later,
+    /// Fetch again after the pause that the supervisor has set, or else that of the
+    /// configuration.
+    Later(Option<Duration>),
     /// Register again.
     Unknown(StatusCode),
 }
@@ -354,11 +223,22 @@ async fn fetch_once(
         }
     }
     let messages = answer.messages(&component.registries)?;
+    let mut callback = None;
     for message in flatten(messages) {
+        if let Some(pause) = callback_pause(&message) {
+            callback = Some(pause);
+            continue;
+        }
         let (label, token) = (message.label().map(ToOwned::to_owned), message.token());
         let is_specification = matches!(message, Message::Specification(_));
         let is_interrupt = matches!(message, Message::Interrupt(_));
-        let reply = component.handle(supervisor, message).await;
+        let mut reply = component.handle(supervisor, message).await;
+        if is_specification && let Message::Withdrawal(withdrawal) = &reply.message {
+            // The supervisor has had the withdrawal; this is about the specification.
+            let label = withdrawal.label().unwrap_or_default();
+            let text = format!("the component has withdrawn the capability {label}");
+            reply.message = Exception::new(token.clone(), text).into();
+        }
         if is_specification && let (Some(job), Some(token)) = (reply.pending, token) {
             info!(%job, label, %token, "accepted a specification");
         }
@@ -370,7 +250,21 @@ async fn fetch_once(
             debug!("the end has come before a receipt was sent");
         }
     }
-    Ok(if answer.waited { Fetched::Again } else { Fetched::Later })
+    Ok(match callback {
+        None if answer.waited => Fetched::Again,
+        callback => Fetched::Later(callback),
+    })
+}
+
+/// Returns the pause that a message sets until specifications are fetched again: the
+/// callback specification says `now + pause`. One without end leaves it as it is.
+fn callback_pause(message: &Message) -> Option<Duration> {
+    let Message::Specification(specification) = message else { return None };
+    let is_callback = |s: &Specification| {
+        s.verb() == CALLBACK || s.label().map(without_serial) == Some(CALLBACK)
+    };
+    let pause = specification.when().delays(Timestamp::now())?.end;
+    pause.filter(|_| is_callback(specification)).map(|pause| pause.min(LONGEST_CALLBACK))
 }
 
 /// Why fetching failed.
@@ -460,7 +354,7 @@ enum PostError {
 }
 
 /// Shows the start of a body in a log.
-fn shown(body: &[u8]) -> String {
+pub(super) fn shown(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().take(200).collect()
 }
 

@@ -5,6 +5,7 @@
 //! fetches specifications from them.
 
 pub mod initiator;
+mod registration;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mplane::access::{Act, Identity, Policy, permit};
 use mplane::exchange::component::{
-    Action, ComponentExchange, Cut, JobId, Record, Reply, Saved,
+    Action, Budget, ComponentExchange, Cut, JobId, Record, Reply, Saved, ServiceIndex,
 };
 use mplane::message::{Capability, Exception, Message};
 use mplane::registry::Registries;
@@ -32,7 +33,7 @@ use crate::http::Peer;
 use crate::http::routes::Responder;
 use crate::metrics::ComponentMetrics;
 use crate::service::Service;
-use crate::spool::Spool;
+use crate::spool::{Fill, Spool};
 use crate::sqlite::WriteError;
 pub use crate::timer::OpenAlarmError;
 use crate::timer::{Alarm, Ring};
@@ -43,7 +44,6 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// A component: services that run when asked.
 pub struct Component {
-    services: Vec<Arc<dyn Service>>,
     registries: Registries,
     state: Mutex<State>,
     spool: Option<Spool>,
@@ -52,6 +52,8 @@ pub struct Component {
     /// Counts deliveries, so that who waits for a result looks again.
     deliveries: watch::Sender<u64>,
     metrics: ComponentMetrics,
+    /// Counts changes of what is offered, or to whom, so that supervisors hear of it.
+    offers: watch::Sender<u64>,
     /// Tells the timer that the next deadline may have changed.
     rescheduled: Notify,
     runs: TaskTracker,
@@ -62,10 +64,22 @@ pub struct Component {
 #[derive(Default)]
 struct State {
     exchange: ComponentExchange,
+    services: BTreeMap<ServiceIndex, Arc<dyn Service>>,
     /// The stop signals of running services.
     running: BTreeMap<JobId, CancellationToken>,
+    /// Whether nothing new is accepted, because the spool is full.
+    is_full: bool,
     /// Where results go that are to be posted, by who asked for them.
     outboxes: BTreeMap<Identity, mpsc::UnboundedSender<Letter>>,
+}
+
+/// A service with what it may use.
+#[derive(Clone)]
+pub struct Offered {
+    /// The service.
+    pub service: Arc<dyn Service>,
+    /// What it may use.
+    pub budget: Budget,
 }
 
 /// A message to be posted.
@@ -88,32 +102,28 @@ impl Component {
     /// nothing yet. It runs until `shutdown`. With a spool it goes on with what is saved
     /// there.
     pub fn new(
-        services: Vec<Arc<dyn Service>>,
+        services: Vec<Offered>,
         registries: Registries,
-        mut exchange: ComponentExchange,
+        exchange: ComponentExchange,
         spool: Option<(Spool, Vec<Saved>)>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, OpenAlarmError> {
         let alarm = Alarm::new()?;
-        for service in &services {
-            let capability = service.capability();
-            info!(label = capability.label(), "offers a capability");
-            exchange.offer(capability);
-        }
         let (spool, saved) = spool.unzip();
         let (batches, queue) = mpsc::unbounded_channel();
         let component = Arc::new(Self {
-            services,
             registries,
             state: Mutex::new(State { exchange, ..State::default() }),
             spool,
             batches,
             deliveries: watch::Sender::new(0),
             metrics: ComponentMetrics::default(),
+            offers: watch::Sender::new(0),
             rescheduled: Notify::new(),
             runs: TaskTracker::new(),
             shutdown,
         });
+        component.set_services(services);
         tokio::spawn(carry_out_all(Arc::clone(&component), queue));
         component.restore(saved.unwrap_or_default());
         tokio::spawn(keep_time(Arc::clone(&component), alarm));
@@ -127,7 +137,7 @@ impl Component {
 
     /// Returns every capability.
     pub fn all_capabilities(&self) -> Vec<Capability> {
-        self.state().exchange.capabilities().to_vec()
+        self.state().exchange.capabilities().map(|(_, known)| known.clone()).collect()
     }
 
     /// Returns the capabilities that a peer may use.
@@ -140,10 +150,52 @@ impl Component {
         self.state().exchange.policy().is_restricting()
     }
 
-    /// Sets who may use which capability from now on. Measurements that run go on;
-    /// supervisors learn of it when the component registers the next time.
+    /// Sets who may use which capability from now on. Measurements that run go on, and
+    /// supervisors hear of what changes for them.
     pub fn set_policy(&self, policy: Policy) {
+        if *self.state().exchange.policy() == policy {
+            return;
+        }
         self.state().exchange.set_policy(policy);
+        self.offers.send_modify(|changes| *changes += 1);
+    }
+
+    /// Sets how many results repeats keep, how long results are kept, and over how much
+    /// time starts are spread, for what is accepted from now on.
+    pub fn set_pace(&self, pace: impl FnOnce(&mut ComponentExchange)) {
+        self.change(pace);
+    }
+
+    /// Offers these services and no others from now on. What runs goes on; what waits for
+    /// a service that is gone is taken over by one that can do it, or ends with an
+    /// exception. Supervisors hear of it.
+    pub fn set_services(&self, services: Vec<Offered>) {
+        let now = Timestamp::now();
+        self.change_state(|state| {
+            let exchange = &mut state.exchange;
+            let mut gone: BTreeMap<ServiceIndex, Capability> =
+                exchange.capabilities().map(|(id, known)| (id, known.clone())).collect();
+            for Offered { service, budget } in services {
+                let mut capability = service.capability();
+                budget.narrow(&mut capability);
+                let same = gone.iter().find(|(_, known)| **known == capability);
+                let id = if let Some(id) = same.map(|(id, _)| *id) {
+                    gone.remove(&id);
+                    exchange.set_budget(id, budget);
+                    id
+                } else {
+                    info!(label = capability.label(), "offers a capability");
+                    exchange.offer(capability, budget)
+                };
+                state.services.insert(id, service);
+            }
+            for (id, capability) in gone {
+                info!(label = capability.label(), "withdraws a capability");
+                exchange.withdraw(id, now);
+                state.services.remove(&id);
+            }
+        });
+        self.offers.send_modify(|changes| *changes += 1);
     }
 
     /// Goes on with what was saved before a restart.
@@ -186,7 +238,7 @@ impl Component {
         }
         // Only one that is new had anything to be written.
         if let Some(job) = reply.pending {
-            self.state().exchange.take_back(job);
+            self.change(|exchange| exchange.take_back(job, now));
         }
         let text = format!("this component cannot store what it accepts: {error}");
         let exception = Exception::new(reply.message.token(), text);
@@ -253,8 +305,16 @@ impl Component {
         &self,
         change: impl FnOnce(&mut ComponentExchange) -> T,
     ) -> (T, oneshot::Receiver<Result<(), WriteError>>) {
+        self.change_state(|state| change(&mut state.exchange))
+    }
+
+    /// Changes the exchange and what belongs to it.
+    fn change_state<T>(
+        &self,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> (T, oneshot::Receiver<Result<(), WriteError>>) {
         let mut state = self.state();
-        let changed = change(&mut state.exchange);
+        let changed = change(&mut state);
         let (mut records, mut actions) = (Vec::new(), Vec::new());
         while let Some(action) = state.exchange.poll_action() {
             match action {
@@ -275,13 +335,51 @@ impl Component {
         (changed, written)
     }
 
+    /// Keeps the spool within its size: forgets results that their owners have, and takes
+    /// nothing new while there are none. What has not reached its owner is given up last,
+    /// for what was accepted and still runs.
+    fn bound_spool(&self) {
+        let Some(spool) = &self.spool else { return };
+        let fill = spool.fill();
+        let mut state = self.state();
+        let State { exchange, is_full, .. } = &mut *state;
+        match fill {
+            Fill::Middle => {}
+            Fill::Low if *is_full => {
+                info!("the spool has room again");
+                *is_full = false;
+                exchange.set_full(None);
+            }
+            Fill::Low => {}
+            Fill::High | Fill::Over => {
+                if !std::mem::replace(is_full, true) {
+                    let reason = "the spool of this component is full; try again later";
+                    warn!(used_bytes = spool.used_bytes(), reason);
+                    exchange.set_full(Some(reason.into()));
+                }
+                let is_over = fill == Fill::Over;
+                let forgotten = (0..FORGOTTEN_AT_ONCE)
+                    .take_while(|_| exchange.make_room(is_over))
+                    .count();
+                drop(state);
+                if forgotten > 0 {
+                    // Writing that down comes by here again.
+                    self.change(|_| ());
+                }
+            }
+        }
+    }
+
     /// Does what the exchange wants done.
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
             Action::Persist(_) => {}
             Action::Start { job, service, specification, due, duration } => {
                 let stop = self.shutdown.child_token();
-                self.state().running.insert(job, stop.clone());
+                let mut state = self.state();
+                let service = state.services.get(&service).map(Arc::clone);
+                state.running.insert(job, stop.clone());
+                drop(state);
                 let component = Arc::clone(self);
                 self.runs.spawn(async move {
                     let outcome = component
@@ -343,6 +441,7 @@ async fn carry_out_all(
                 error!(%error, "the spool cannot be written");
                 component.metrics.spool_failures.inc();
             }
+            component.bound_spool();
             for action in actions {
                 // What is not written down must not start; results are still told to who
                 // is there, and stay in memory.
@@ -358,6 +457,9 @@ async fn carry_out_all(
 
 /// Changes written in one go at most.
 const BATCHES: usize = 500;
+
+/// Results forgotten at once when the spool is full: it is looked at again then.
+const FORGOTTEN_AT_ONCE: usize = 100;
 
 /// Starts and stops jobs when their time comes.
 async fn keep_time(component: Arc<Component>, mut alarm: Alarm) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mplane::exchange::component::{JobId, Outcome, ServiceIndex};
+use mplane::exchange::component::{JobId, Outcome};
 use mplane::message::{Specification, Table};
 use mplane::primitive::Value;
 use mplane::registry::{PLATFORM, Registries};
@@ -16,25 +16,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::Component;
-use crate::service::{Completed, Rows, RunError, Work};
+use crate::service::{Completed, Rows, RunError, Service, Work};
 use crate::spool::{FLUSH_INTERVAL, Spool};
 
 impl Component {
-    /// Runs a service that was due at a time; a service that panics fails alone.
+    /// Runs a service that was due at a time; a service that panics fails alone. It is
+    /// `None` if it was withdrawn in the very moment of starting.
     pub(super) async fn run(
         &self,
         job: JobId,
-        service: ServiceIndex,
+        service: Option<Arc<dyn Service>>,
         specification: Specification,
         due: Timestamp,
         duration: Option<Duration>,
         stop: CancellationToken,
     ) -> Outcome {
+        let Some(service) = service else {
+            return Outcome::Failed("the component has withdrawn the capability".into());
+        };
         let rows = Rows::new(&specification);
         let work = Work { specification, duration, rows: rows.clone(), stop };
         let started = Timestamp::now();
         let ended = tokio::select! {
-            ended = catch_panic(self.services[service].run(work)) => ended,
+            ended = catch_panic(service.run(work)) => ended,
             never = keep_rows(self.spool.as_ref(), job, &rows) => match never {},
         };
         let (table, when) = (rows.take(), When::between(started, Timestamp::now()));

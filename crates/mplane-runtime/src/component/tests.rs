@@ -59,7 +59,8 @@ struct Bench {
 impl Bench {
     fn new(script: Script) -> Self {
         let shutdown = CancellationToken::new();
-        let services: Vec<Arc<dyn Service>> = vec![Arc::new(Scripted(script))];
+        let service: Arc<dyn Service> = Arc::new(Scripted(script));
+        let services = vec![Offered { service, budget: Budget::default() }];
         let (registries, exchange) =
             (Registries::embedded(), ComponentExchange::default());
         let component =

@@ -179,6 +179,21 @@ impl IdentityRule {
 }
 
 impl CapabilityName {
+    /// Makes what a capability of this label and token is known by.
+    pub fn new(label: Option<&str>, token: Token) -> Self {
+        Self { label: label.map(Into::into), token }
+    }
+
+    /// Returns the label.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// Returns the token.
+    pub const fn token(&self) -> &Token {
+        &self.token
+    }
+
     /// Returns what a capability is known by.
     pub fn of(capability: &Capability) -> Self {
         Self { label: capability.label().map(Into::into), token: capability.token() }

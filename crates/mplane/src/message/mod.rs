@@ -38,6 +38,10 @@ pub use table::{Cells, Column, Row, SetCellError, Table};
 
 use crate::token::Token;
 
+/// The verb, and at references the label, of the capability by which a component lets its
+/// supervisor say when to come again, and of the specification that says it.
+pub const CALLBACK: &str = "callback";
+
 /// The kind of a message, in the order in which keys decide it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

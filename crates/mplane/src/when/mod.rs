@@ -288,7 +288,8 @@ impl When {
                 let scope = self.resolve(now);
                 let due = |from| scope.next_occurrence(from);
                 let first = scope.bounds(now).start.map_or(now, |start| start.max(now));
-                let shown = std::iter::successors(due(first), |last| due(last.following?));
+                let shown =
+                    std::iter::successors(due(first), |last| due(last.following?));
                 let shown: Vec<_> = shown.take(SHOWN).map(|next| next.due).collect();
                 let pairs = shown.iter().zip(shown.iter().skip(1));
                 pairs.map(|(one, next)| instant::span(*one, *next)).min()

@@ -126,7 +126,8 @@ impl Places {
             Place::All => self.taken.is_empty(),
             Place::Shared { service, most } => {
                 let taken = self.shared.get(&service).copied().unwrap_or_default();
-                taken < most.get() && self.taken.values().all(|taken| *taken != Place::All)
+                taken < most.get()
+                    && self.taken.values().all(|taken| *taken != Place::All)
             }
         }
     }

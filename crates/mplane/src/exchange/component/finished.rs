@@ -170,10 +170,13 @@ impl ComponentExchange {
         self.finished.told(id);
     }
 
-    /// Forgets a result so that there is room for others: one that its owner has, or else
-    /// the oldest. Says whether there was any.
-    pub fn make_room(&mut self) -> bool {
-        self.forget_first("there was no room for it any more")
+    /// Forgets a result so that there is room for others: one that its owner has or, if
+    /// they may be forgotten too, one that its owner is not known to have. Says whether
+    /// there was any.
+    pub fn make_room(&mut self, is_missed_too: bool) -> bool {
+        let first = self.finished.order.first();
+        first.is_some_and(|(is_missed, ..)| is_missed_too || !is_missed)
+            && self.forget_first("there was no room for it any more")
     }
 
     /// Accepts nothing new, and says why, until it is called with `None`.

@@ -31,8 +31,8 @@ use crate::registry::Element;
 use crate::token::Token;
 use crate::when::When;
 
-pub use budget::{Budget, Concurrency, WhenBusy};
 use budget::Places;
+pub use budget::{Budget, Concurrency, WhenBusy};
 use finished::Finished;
 use offers::Offer;
 pub use record::{Cut, Record, Saved};
@@ -433,7 +433,8 @@ impl ComponentExchange {
         {
             return Reply::exception(Some(token), budget::busy(budget.concurrency));
         }
-        let capability = self.offers.get(&service).map(|o| CapabilityName::of(&o.capability));
+        let capability =
+            self.offers.get(&service).map(|o| CapabilityName::of(&o.capability));
         let written = Box::new(specification.clone());
         let job = Job {
             owner: from.clone(),

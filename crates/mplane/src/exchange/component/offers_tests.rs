@@ -65,7 +65,11 @@ fn what_has_no_place_waits_with_a_receipt_and_lasts_as_long_as_asked() {
     end(&mut component, running[0].0, "2026-06-01T12:01:00Z");
     let next = starts(&mut component);
     assert_eq!(next.len(), 1, "one place became free");
-    assert_eq!(next[0].1, Some(Duration::from_secs(5)), "it asked for 5 s from its start");
+    assert_eq!(
+        next[0].1,
+        Some(Duration::from_secs(5)),
+        "it asked for 5 s from its start"
+    );
     end(&mut component, running[1].0, "2026-06-01T12:01:00Z");
     end(&mut component, next[0].0, "2026-06-01T12:01:00Z");
     assert_eq!(starts(&mut component).len(), 1);
@@ -170,7 +174,8 @@ fn a_capability_tells_the_period_of_its_budget() {
     let least = Some(Duration::from_secs(10));
     let budget = Budget { min_period: least, ..Budget::default() };
     let service = component.offer(other_capability(), budget);
-    let (_, shown) = component.capabilities().find(|(known, _)| *known == service).unwrap();
+    let (_, shown) =
+        component.capabilities().find(|(known, _)| *known == service).unwrap();
     assert_eq!(shown.when().period(), least);
 }
 
@@ -237,7 +242,8 @@ fn what_runs_when_its_capability_is_withdrawn_goes_on_and_what_waits_ends() {
     let scope = "2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s";
     specification.set_when(scope.parse().unwrap());
     send(&mut component, &specification, 2, NOON);
-    specification.set_when("repeat now ... future / 1h { now + 5s / 1s }".parse().unwrap());
+    specification
+        .set_when("repeat now ... future / 1h { now + 5s / 1s }".parse().unwrap());
     send(&mut component, &specification, 3, NOON);
     let started = starts(&mut component);
     assert_eq!(started.len(), 2);
@@ -286,14 +292,16 @@ fn a_full_component_takes_nothing_new_and_forgets_first_what_its_owners_have() {
     assert_eq!(text(&reply), "the spool is full");
     let redeem = |component: &mut ComponentExchange, number| {
         let redemption = Redemption::token_only("measure", fresh(number));
-        let reply = component.handle(&client("a"), redemption.into(), fresh(9), time(NOON));
+        let reply =
+            component.handle(&client("a"), redemption.into(), fresh(9), time(NOON));
         text(&reply).to_owned()
     };
     assert_eq!(redeem(&mut component, 2), "ended");
-    assert!(component.make_room());
+    assert!(component.make_room(false) && !component.make_room(false));
     assert!(redeem(&mut component, 2).starts_with("no specification of yours"));
     assert_eq!(redeem(&mut component, 1), "ended");
-    assert!(component.make_room() && component.make_room() && !component.make_room());
+    assert!(component.make_room(false) && component.make_room(true));
+    assert!(!component.make_room(true));
     component.set_full(None);
     let reply = send(&mut component, &specification, 5, NOON);
     assert!(matches!(reply.message, Message::Receipt(_)));

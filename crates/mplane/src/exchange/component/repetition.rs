@@ -193,7 +193,8 @@ impl ComponentExchange {
     /// Returns how repeats run.
     pub(super) fn pace(&self) -> Pace {
         let most = limits::REPEAT_RESULTS;
-        let max_results = self.max_results.map_or(most, |results| results.get().min(most));
+        let max_results =
+            self.max_results.map_or(most, |results| results.get().min(most));
         Pace { max_results, spread: self.spread }
     }
 

@@ -58,12 +58,11 @@ impl ComponentExchange {
             Some(_) => specification.when().bounds(accepted).end,
             None => delays.as_ref().and_then(|delays| delays.end).and_then(after),
         };
-        let state =
-            match Repetition::resume(&specification, accepted, now, self.pace()) {
-                Some(repetition) => JobState::Repeating(Box::new(repetition)),
-                None if started.is_some() => JobState::Running,
-                None => JobState::Waiting,
-            };
+        let state = match Repetition::resume(&specification, accepted, now, self.pace()) {
+            Some(repetition) => JobState::Repeating(Box::new(repetition)),
+            None if started.is_some() => JobState::Running,
+            None => JobState::Waiting,
+        };
         let is_waiting = matches!(state, JobState::Waiting);
         let is_definite = specification.when().is_definite();
         let offer = service.as_ref().ok().and_then(|service| self.offers.get(service));

@@ -1,0 +1,266 @@
+//! How a component tells a supervisor what it offers, and when that changes.
+
+use std::collections::BTreeMap;
+
+use http::{Method, StatusCode};
+use mplane::access::{Act, Denied, Identity, permit};
+use mplane::features::{Feature, Features};
+use mplane::message::{CALLBACK, Capability, Envelope, Message, Statement, Withdrawal};
+use mplane::registry::CORE;
+use mplane::when::When;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::Component;
+use super::initiator::{Initiator, shown};
+use crate::http::client::{Answer, Ask, AskError, HttpClient};
+use crate::http::path;
+
+/// How far the clocks may differ without a warning, in seconds: what a network without
+/// NTP drifts in a week.
+const CLOCK_TOLERANCE_S: i64 = 5;
+
+/// What a supervisor knows of a component.
+pub(super) struct Registered {
+    /// Who the supervisor is.
+    pub(super) supervisor: Identity,
+    /// What it reads.
+    features: Features,
+    /// What it was offered.
+    capabilities: Vec<Capability>,
+}
+
+/// Offers the capabilities: those of the core registry first, the others when the
+/// supervisor has announced that it understands them.
+pub(super) async fn register(
+    component: &Component,
+    client: &HttpClient,
+    initiator: &Initiator,
+) -> Result<Registered, RegisterError> {
+    let (capabilities, expected) = if component.is_restricting() {
+        let supervisor = who_answers(client, initiator).await?;
+        permit(&supervisor, Act::Use)?;
+        let capabilities = component.capabilities_for(&supervisor);
+        if capabilities.is_empty() {
+            return Err(RegisterError::Withheld { supervisor });
+        }
+        (capabilities, Some(supervisor))
+    } else {
+        (component.all_capabilities(), None)
+    };
+    let core = readable(&capabilities, Features::NONE);
+    let answer = offer(client, initiator, core).await?;
+    // Whoever answers may use this component from now on: it must be one who may.
+    permit(&answer.identity, Act::Use)?;
+    if expected.is_some_and(|expected| expected != answer.identity) {
+        return Err(RegisterError::Other { identity: answer.identity });
+    }
+    let features = answer.features;
+    offer_beyond_core(client, initiator, &capabilities, features).await?;
+    if !features.has(Feature::Registries) {
+        // One that does not keep requests open may want to say when to come again.
+        offer(client, initiator, vec![callback()]).await?;
+    }
+    component.metrics.registrations.inc();
+    let clock_ahead_s = answer.clock_ahead_s;
+    if clock_ahead_s.is_some_and(|ahead| ahead.abs() >= CLOCK_TOLERANCE_S) {
+        warn!(
+            supervisor = %answer.identity,
+            clock_ahead_s,
+            "the supervisor's clock differs from this machine's: absolute scopes start \
+             that much too early or late; set the clock, by NTP for example"
+        );
+    }
+    info!(
+        supervisor = %answer.identity,
+        url = %initiator.supervisor,
+        clock_ahead_s,
+        "registered"
+    );
+    Ok(Registered { supervisor: answer.identity, features, capabilities })
+}
+
+/// Tells a supervisor of changes whenever there are some, until that fails; returns why.
+pub(super) async fn update(
+    component: &Component,
+    client: &HttpClient,
+    initiator: &Initiator,
+    mut registered: Registered,
+    offers: &mut watch::Receiver<u64>,
+) -> RegisterError {
+    loop {
+        if offers.changed().await.is_err() {
+            // The component ends.
+            return std::future::pending().await;
+        }
+        let Registered { supervisor, features, capabilities } = &mut registered;
+        let now = component.capabilities_for(supervisor);
+        let gone = readable(capabilities, *features);
+        let gone = gone.into_iter().filter(|known| !now.contains(known)).collect();
+        let new: Vec<_> =
+            now.iter().filter(|known| !capabilities.contains(known)).cloned().collect();
+        let told = async {
+            withdraw(client, initiator, gone).await?;
+            let core = readable(&new, Features::NONE);
+            if !core.is_empty() {
+                offer(client, initiator, core).await?;
+            }
+            offer_beyond_core(client, initiator, &new, *features).await
+        };
+        if let Err(error) = told.await {
+            return error;
+        }
+        *capabilities = now;
+    }
+}
+
+/// Returns the capabilities that a peer with these features can read.
+fn readable(capabilities: &[Capability], features: Features) -> Vec<Capability> {
+    capabilities.iter().filter(|known| features.can_read(known)).cloned().collect()
+}
+
+/// Returns the capability by which supervisors set when a component comes again, as
+/// references offer it.
+fn callback() -> Capability {
+    Capability::new(Statement::measure(When::now_to_future()).labelled(CALLBACK))
+}
+
+/// Returns who the supervisor is, before anything is told to it. Whatever it answers to
+/// this request, it comes with a certificate.
+async fn who_answers(
+    client: &HttpClient,
+    initiator: &Initiator,
+) -> Result<Identity, RegisterError> {
+    let ask = Ask {
+        method: Method::GET,
+        path: path::CAPABILITIES,
+        messages: &[],
+        wait: std::time::Duration::ZERO,
+    };
+    Ok(client.ask(&initiator.supervisor, ask).await?.identity)
+}
+
+/// Offers the capabilities of other registries than core, an envelope for each, to a
+/// supervisor that reads them.
+async fn offer_beyond_core(
+    client: &HttpClient,
+    initiator: &Initiator,
+    capabilities: &[Capability],
+    features: Features,
+) -> Result<(), RegisterError> {
+    let others = capabilities.iter().filter(|known| !Features::NONE.can_read(known));
+    let mut by_registry: BTreeMap<&str, Vec<Capability>> = BTreeMap::new();
+    for other in others {
+        by_registry.entry(other.registry()).or_default().push(other.clone());
+    }
+    if by_registry.is_empty() || features.has(Feature::Registries) {
+        for (_, capabilities) in by_registry {
+            offer(client, initiator, capabilities).await?;
+        }
+        return Ok(());
+    }
+    info!(
+        supervisor = %initiator.supervisor,
+        count = by_registry.values().map(Vec::len).sum::<usize>(),
+        "capabilities beyond registry {CORE} are not offered: the supervisor cannot read \
+         them"
+    );
+    Ok(())
+}
+
+/// Posts one envelope of capabilities.
+async fn offer(
+    client: &HttpClient,
+    initiator: &Initiator,
+    capabilities: Vec<Capability>,
+) -> Result<Answer, RegisterError> {
+    let contents = capabilities.into_iter().map(Into::into).collect();
+    let answer = post(client, initiator, contents, "capability").await?;
+    if answer.status != StatusCode::OK {
+        return Err(RegisterError::Status {
+            status: answer.status,
+            body: shown(&answer.body),
+        });
+    }
+    // References emit duplicate keys and unescaped labels here: what cannot be read is
+    // taken for consent, as they take it.
+    let reply: BTreeMap<String, Reply> =
+        serde_json::from_slice(&answer.body).unwrap_or_default();
+    let count = reply.len();
+    let mut refused = Vec::new();
+    for (label, reply) in reply {
+        if reply.registered != "ok" {
+            let reason = reply.reason.unwrap_or_default();
+            warn!(label, reason, "the supervisor does not take a capability");
+            refused.push(reason);
+        }
+    }
+    match refused.pop() {
+        Some(reason) if refused.len() + 1 == count => Err(RegisterError::Refused(reason)),
+        _ => Ok(answer),
+    }
+}
+
+/// Posts one envelope of withdrawals. References do not take them: they hear of it when
+/// they ask for what is gone.
+async fn withdraw(
+    client: &HttpClient,
+    initiator: &Initiator,
+    capabilities: Vec<Capability>,
+) -> Result<(), RegisterError> {
+    if capabilities.is_empty() {
+        return Ok(());
+    }
+    let contents = capabilities.iter().map(|gone| Withdrawal::of(gone).into()).collect();
+    let answer = post(client, initiator, contents, "withdrawal").await?;
+    if answer.status != StatusCode::OK {
+        let (status, body) = (answer.status, shown(&answer.body));
+        info!(%status, body, "the supervisor takes no withdrawals");
+    }
+    Ok(())
+}
+
+/// Posts one envelope to where capabilities are registered.
+async fn post(
+    client: &HttpClient,
+    initiator: &Initiator,
+    contents: Vec<Message>,
+    kind: &str,
+) -> Result<Answer, RegisterError> {
+    let envelope = [Envelope::of(contents).with_content(kind).into()];
+    let ask = Ask {
+        method: Method::POST,
+        path: path::REGISTER_CAPABILITY,
+        messages: &envelope,
+        wait: std::time::Duration::ZERO,
+    };
+    Ok(client.ask(&initiator.supervisor, ask).await?)
+}
+
+/// What a supervisor says about one capability.
+#[derive(Deserialize)]
+struct Reply {
+    registered: String,
+    reason: Option<String>,
+}
+
+/// Why registering failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RegisterError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("the supervisor answered {status}: {body}")]
+    Status { status: StatusCode, body: String },
+    #[error("the supervisor takes none of the capabilities: {0}")]
+    Refused(String),
+    #[error("the supervisor's certificate is not one of a supervisor or client")]
+    Denied(#[from] Denied),
+    #[error(
+        "{supervisor} has no role that [access.authorizations] lists for any capability of \
+         this component; give it one in [access.roles]"
+    )]
+    Withheld { supervisor: Identity },
+    #[error("now {identity} answers")]
+    Other { identity: Identity },
+}
