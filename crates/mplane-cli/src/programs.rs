@@ -6,21 +6,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
+use mplane::access::Identity;
 use mplane::exchange::component::ComponentExchange;
 use mplane::registry::Registries;
 use mplane_probe::service::{ServiceConfig, SetUpError};
 use mplane_runtime::client::Client;
 use mplane_runtime::component::initiator::{Initiator, initiate};
 use mplane_runtime::component::{Component, Listening};
-use mplane_runtime::config::{self, ComponentConfig, LoadConfigError, ServiceEntry};
+use mplane_runtime::config::{
+    self, ComponentConfig, ListenerConfig, LoadConfigError, ServiceEntry,
+};
 use mplane_runtime::external::{Definition, External, Launcher, LoadServiceError};
-use mplane_runtime::http::client::HttpClient;
+use mplane_runtime::http::client::{BaseUrl, HttpClient};
 use mplane_runtime::http::routes::client_routes;
-use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::http::server::{Transport, listen, serve};
 use mplane_runtime::metrics;
 use mplane_runtime::service::Service;
 use mplane_runtime::shutdown::on_signal;
 use mplane_runtime::spool::Spool;
+use mplane_runtime::tls::Credentials;
 use mplane_supervisor::server::Supervisor;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -72,16 +76,20 @@ pub async fn start_supervisor(
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
     let section = config.supervisor.as_ref().ok_or_else(|| no(path, "supervisor"))?;
-    let credentials = Arc::new(config.tls.credentials()?);
+    let credentials = config.credentials()?;
     let registries = config.registries.load()?;
+    let transport = transport(&section.listener, credentials.as_ref(), path)?;
     let listener = listen(section.listener.address).await?;
     let address = listener.local_addr()?;
     let second = match &section.component_listener {
-        Some(second) => Some(listen(second.address).await?),
+        Some(second) => {
+            let transport = self::transport(second, credentials.as_ref(), path)?;
+            Some((listen(second.address).await?, transport))
+        }
         None => None,
     };
     let supervisor = Supervisor::new(registries, config.access.clone(), shutdown.clone());
-    info!(%address, identity = %credentials.identity(), "supervises");
+    info!(%address, identity = %identity(credentials.as_deref()), "supervises");
     let mut tasks = JoinSet::new();
     if let Some(metrics) = &config.metrics {
         let listener = listen(metrics.address).await?;
@@ -89,12 +97,11 @@ pub async fn start_supervisor(
         let registry = prometheus_client::registry::Registry::default();
         tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
     }
-    if let Some(second) = second {
+    if let Some((second, transport)) = second {
         info!(components = %second.local_addr()?, "supervises at a second address");
-        let (credentials, shutdown) = (Arc::clone(&credentials), shutdown.clone());
-        tasks.spawn(serve(second, credentials, supervisor.router(), shutdown));
+        tasks.spawn(serve(second, transport, supervisor.router(), shutdown.clone()));
     }
-    tasks.spawn(serve(listener, credentials, supervisor.router(), shutdown));
+    tasks.spawn(serve(listener, transport, supervisor.router(), shutdown));
     Ok(Running { address: Some(address), tasks })
 }
 
@@ -105,18 +112,21 @@ pub async fn start_component(
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
     let section = component_section(config, path)?;
-    let credentials = Arc::new(config.tls.credentials()?);
+    let credentials = config.credentials()?;
     let registries = config.registries.load()?;
     let services = services(section, &registries).await?;
     let listener = match &section.listener {
-        Some(listener) => Some(listen(listener.address).await?),
+        Some(listener) => {
+            let transport = transport(listener, credentials.as_ref(), path)?;
+            Some((listen(listener.address).await?, transport))
+        }
         None => None,
     };
     let address = match &listener {
-        Some(listener) => Some(listener.local_addr()?),
+        Some((listener, _)) => Some(listener.local_addr()?),
         None => None,
     };
-    let identity = credentials.identity();
+    let identity = identity(credentials.as_deref());
     if let Some(address) = address {
         info!(%identity, %address, "offers services");
     } else {
@@ -141,18 +151,49 @@ pub async fn start_component(
         component.metrics().register(&mut registry);
         tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
     }
-    if let Some(listener) = listener {
+    if let Some((listener, transport)) = listener {
         let router = client_routes(Arc::new(Listening(Arc::clone(&component))));
-        tasks.spawn(serve(listener, Arc::clone(&credentials), router, shutdown));
+        tasks.spawn(serve(listener, transport, router, shutdown));
     }
-    let client = Arc::new(HttpClient::new(&credentials));
+    let client = Arc::new(HttpClient::new(credentials.as_deref()));
     for initiator in &section.initiator {
+        warn_of_plain(&initiator.url);
         let initiator =
             Initiator { supervisor: initiator.url.clone(), poll: initiator.poll };
         tasks.spawn(initiate(Arc::clone(&component), Arc::clone(&client), initiator));
     }
     tasks.spawn(async move { component.ended().await });
     Ok(Running { address, tasks })
+}
+
+/// Returns how a listener is spoken at, and warns of plain HTTP.
+fn transport(
+    listener: &ListenerConfig,
+    credentials: Option<&Arc<Credentials>>,
+    path: &Path,
+) -> Result<Transport, Failure> {
+    if let Some(plain) = listener.plain_http {
+        warn!(address = %listener.address, "listens in plain HTTP: {UNSAFE}");
+        return Ok(Transport::Plain(plain));
+    }
+    let credentials = credentials.ok_or_else(|| no(path, "tls"))?;
+    Ok(Transport::Tls(Arc::clone(credentials)))
+}
+
+/// Warns of a peer who is spoken to in plain HTTP.
+pub(crate) fn warn_of_plain(url: &BaseUrl) {
+    if url.is_plain() {
+        warn!(%url, "speaks plain HTTP: {UNSAFE}");
+    }
+}
+
+/// What plain HTTP means.
+const UNSAFE: &str = "nobody is authenticated, and whoever is on the way can read and change \
+                      all that is said";
+
+/// Returns whom a certificate stands for.
+fn identity(credentials: Option<&Credentials>) -> Identity {
+    credentials.map_or_else(Identity::unauthenticated, |known| known.identity().clone())
 }
 
 /// Tells where metrics are.
@@ -203,9 +244,10 @@ pub(crate) fn load_external(
 /// Makes a client.
 pub fn make_client(config: &Config, path: &Path) -> Result<Client, Failure> {
     let section = config.client.as_ref().ok_or_else(|| no(path, "client"))?;
-    let credentials = config.tls.credentials()?;
+    let credentials = config.credentials()?;
     let registries = config.registries.load()?;
-    Ok(Client::new(&credentials, section.url.clone(), registries))
+    warn_of_plain(&section.url);
+    Ok(Client::new(credentials.as_deref(), section.url.clone(), registries))
 }
 
 /// Which program a daemon is.
@@ -253,7 +295,7 @@ fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
             None
         }
     };
-    config.tls.credentials()?;
+    config.credentials()?;
     let registries = config.registries.load()?;
     if let Some(section) = component {
         load_external(section, &registries)?;

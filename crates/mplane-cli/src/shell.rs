@@ -12,12 +12,14 @@ use mplane::message::{Capability, Message, ResultStatement};
 use mplane::primitive::NO_VALUE;
 use mplane::when::When;
 use mplane_runtime::client::{Client, is_settled};
+use mplane_runtime::http::PlainHttp;
+use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::shutdown::on_signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::logging::LogArgs;
 use crate::output::{Output, counted, table};
-use crate::programs::{load, make_client};
+use crate::programs::{load, make_client, warn_of_plain};
 use crate::{Failure, Told};
 
 /// The arguments of the shell.
@@ -66,8 +68,12 @@ pub async fn run(args: &ShellArgs, output: &mut Output) -> Result<(), Failure> {
     let client = make_client(&config, &args.config)?;
     let shutdown = CancellationToken::new();
     let received = on_signal(shutdown.clone())?;
-    let mut shell =
-        Shell { client, when: DEFAULT_SCOPE.parse()?, parameters: BTreeMap::new() };
+    let mut shell = Shell {
+        client,
+        plain_http: config.client.and_then(|client| client.plain_http),
+        when: DEFAULT_SCOPE.parse()?,
+        parameters: BTreeMap::new(),
+    };
     let ended = tokio::select! {
         ended = shell.commands(args, output) => ended,
         () = shutdown.cancelled() => Ok(()),
@@ -81,6 +87,8 @@ pub async fn run(args: &ShellArgs, output: &mut Output) -> Result<(), Failure> {
 /// A client and what was set for its next specification.
 struct Shell {
     client: Client,
+    /// How far plain HTTP may go.
+    plain_http: Option<PlainHttp>,
     when: When,
     parameters: BTreeMap<String, String>,
 }
@@ -137,7 +145,11 @@ impl Shell {
                 let count = self.client.discover().await?;
                 output.note(counted(count, "capability", "capabilities"));
             }
-            "seturl" => self.client.set_url(argument(rest, "a URL")?.parse()?),
+            "seturl" => {
+                let url = BaseUrl::parse(argument(rest, "a URL")?, self.plain_http)?;
+                warn_of_plain(&url);
+                self.client.set_url(url);
+            }
             "listcap" => {
                 self.discover_once().await?;
                 for (_, capability) in self.client.known().capabilities() {

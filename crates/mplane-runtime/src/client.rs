@@ -30,8 +30,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client of the component or supervisor at a URL.
-    pub fn new(credentials: &Credentials, base: BaseUrl, registries: Registries) -> Self {
+    /// Makes a client of the component or supervisor at a URL, without credentials for
+    /// plain HTTP only.
+    pub fn new(
+        credentials: Option<&Credentials>,
+        base: BaseUrl,
+        registries: Registries,
+    ) -> Self {
         let http = Arc::new(HttpClient::new(credentials));
         Self { http, base, registries, exchange: ClientExchange::default() }
     }

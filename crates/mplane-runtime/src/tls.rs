@@ -2,10 +2,11 @@
 //!
 //! Both sides always show a certificate and verify the other's. The identity of a peer is
 //! the subject of its certificate. This is the only module that names the library behind
-//! it.
+//! it. Who speaks plain HTTP does not come by here.
 //!
 //! Source: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 5280 (certificates).
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -173,6 +174,15 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<Identity> {
 /// Returns the organizational unit of a subject.
 fn unit<'a>(subject: &'a X509Name<'_>) -> Option<&'a str> {
     subject.iter_organizational_unit().next()?.as_str().ok()
+}
+
+/// Says whether a handshake failed because the peer sent something that is no TLS.
+pub(crate) fn is_no_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))
+    )
 }
 
 /// Makes a token that nobody can guess.

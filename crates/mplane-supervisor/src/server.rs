@@ -1,4 +1,4 @@
-//! The supervisor over HTTPS: one port for components and clients.
+//! The supervisor over HTTP, mostly with TLS: one port for components and clients.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 use mplane::access::{Act, Policy, permit};
 use mplane::json::{self, MEDIA_TYPE, Unreadable};
-use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
+use mplane::message::{Capability, Envelope, Message, Redemption};
 use mplane::registry::Registries;
 use mplane_runtime::http::routes::{
     Responder, answer, client_routes, read_messages, read_parts,
@@ -204,7 +204,7 @@ async fn show_specification(
             () = supervisor.shutdown.cancelled() => break (messages, dialect),
         }
     };
-    let link = own_link(request.headers());
+    let link = own_link(&peer, request.headers());
     for message in &mut messages {
         if let Message::Specification(specification) = message {
             specification.set_link(link.clone());
@@ -234,14 +234,15 @@ async fn show_specification(
 
 /// Returns where results are posted to, at the host by which the component reached us:
 /// reference components deliver nothing without a link.
-fn own_link(headers: &http::HeaderMap) -> Option<String> {
+fn own_link(peer: &Peer, headers: &http::HeaderMap) -> Option<String> {
     let host = headers.get(http::header::HOST)?.to_str().ok()?;
     let authority: http::uri::Authority = host.parse().ok()?;
     if authority.as_str().contains('@') {
         return None;
     }
-    let port = authority.port_u16().unwrap_or(443);
-    Some(format!("https://{}:{port}{}", authority.host(), path::REGISTER_RESULT))
+    let (scheme, port) = peer.scheme();
+    let port = authority.port_u16().unwrap_or(port);
+    Some(format!("{scheme}://{}:{port}{}", authority.host(), path::REGISTER_RESULT))
 }
 
 /// Takes receipts, results and exceptions of components.
@@ -301,13 +302,7 @@ struct Facing(Arc<Supervisor>);
 
 impl Responder for Facing {
     fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
-        match permit(&peer.identity, Act::Use) {
-            Ok(()) => self.0.relay().capabilities(&peer.identity, peer.features),
-            Err(denied) => {
-                info!(%denied, "shows no capabilities");
-                Vec::new()
-            }
-        }
+        self.0.relay().capabilities(&peer.identity, peer.features)
     }
 
     fn respond<'a>(
@@ -317,11 +312,6 @@ impl Responder for Facing {
         wait: Duration,
     ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
         Box::pin(async move {
-            if let Err(denied) = permit(&peer.identity, Act::Use) {
-                info!(%denied, "refused a message");
-                let token = message.token().unwrap_or_else(fresh_token);
-                return Exception::new(Some(token), denied.to_string()).into();
-            }
             info!(client = %peer.identity, kind = %message.kind(), label = message.label(),
                 "received");
             let mut news = self.0.news.subscribe();

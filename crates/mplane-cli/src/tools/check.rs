@@ -228,7 +228,7 @@ fn configuration(path: &Path) -> Result<Content, Refused> {
         message: mplane_runtime::report(error),
     };
     let config = Config::load(path).map_err(|error| refused(&error))?;
-    config.tls.credentials().map_err(|error| refused(&error))?;
+    config.credentials().map_err(|error| refused(&error))?;
     let registries = config.registries.load().map_err(|error| refused(&error))?;
     if let Some(section) = &config.component {
         load_external(section, &registries).map_err(|error| refused(&error))?;

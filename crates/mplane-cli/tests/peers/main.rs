@@ -1,5 +1,5 @@
-//! The reference implementation as peer: its programs and ours, over sockets and mutual
-//! TLS, in each place.
+//! The reference implementation as peer: its programs and ours, over sockets, with mutual
+//! TLS and in plain HTTP, in each place.
 
 mod reference;
 #[expect(dead_code, reason = "each ring uses its part")]
@@ -16,22 +16,55 @@ use support::{DEADLINE, LOOK_AGAIN, Output, Stream};
 const PING: &str =
     "set destination.ip4 127.0.0.1; when now + 2s / 1s; runcap ping-average-ip4; wait";
 
-#[test]
-fn a_reference_component_measures_for_our_supervisor_and_client() {
-    let Some(peers) = Peers::prepare() else { return };
+/// Makes a test of each case over each transport.
+macro_rules! over_each_transport {
+    ($($case:ident)*) => {
+        mod tls {
+            use super::reference::{Peers, Transport};
+            $(#[test]
+            fn $case() {
+                if let Some(peers) = Peers::prepare(Transport::Tls) {
+                    super::$case(&peers);
+                }
+            })*
+        }
+
+        mod plain {
+            use super::reference::{Peers, Transport};
+            $(#[test]
+            fn $case() {
+                if let Some(peers) = Peers::prepare(Transport::Plain) {
+                    super::$case(&peers);
+                }
+            })*
+        }
+    };
+}
+
+over_each_transport! {
+    a_reference_component_measures_for_our_supervisor_and_client
+    every_type_of_value_comes_from_a_reference_component
+    a_failure_of_a_reference_component_is_told
+    a_reference_client_runs_what_our_component_offers
+    a_reference_client_repeats_a_measurement_of_our_component
+    our_supervisor_relays_between_reference_programs
+    our_component_registers_with_a_reference_supervisor_and_delivers_to_it
+    our_component_registers_again_when_a_reference_supervisor_restarts
+    our_component_serves_a_reference_client_that_listens
+}
+
+fn a_reference_component_measures_for_our_supervisor_and_client(peers: &Peers) {
     let (_supervisor, port) = peers.our_supervisor();
     let mut component = peers.reference_component(port);
     peers.wait_for_capability(port, "peer-types");
     let output = peers.our_client(port, PING).expect(0);
     let [row] = &rows_of(&output)[..] else { panic!("an average is a row: {output:#?}") };
     assert_eq!(row[..3], ["250", "250", "250"], "as the synthetic replies have it");
-    assert!(output.err.contains("Test.Components.com-1"), "{output:#?}");
+    assert!(output.err.contains(peers.identity("Test.Components.com-1")), "{output:#?}");
     component.wait_for(Stream::Out, &["successfully returned"]);
 }
 
-#[test]
-fn every_type_of_value_comes_from_a_reference_component() {
-    let Some(peers) = Peers::prepare() else { return };
+fn every_type_of_value_comes_from_a_reference_component(peers: &Peers) {
     let port = peers.port();
     let _component = peers.reference_listening_component(port);
     peers.wait_for_port(port);
@@ -51,9 +84,7 @@ fn every_type_of_value_comes_from_a_reference_component() {
     }
 }
 
-#[test]
-fn a_failure_of_a_reference_component_is_told() {
-    let Some(peers) = Peers::prepare() else { return };
+fn a_failure_of_a_reference_component_is_told(peers: &Peers) {
     let port = peers.port();
     let _component = peers.reference_listening_component(port);
     peers.wait_for_port(port);
@@ -62,11 +93,9 @@ fn a_failure_of_a_reference_component_is_told() {
     assert!(output.err.contains("peer-fail always fails"), "{output:#?}");
 }
 
-#[test]
-fn a_reference_client_runs_what_our_component_offers() {
-    let Some(peers) = Peers::prepare() else { return };
+fn a_reference_client_runs_what_our_component_offers(peers: &Peers) {
     let (_component, port) = peers.our_listening_component();
-    let mut shell = peers.reference_client(&format!("{}:{port}/", peers.address()));
+    let mut shell = peers.reference_client(port);
     shell.send("listcap");
     shell.wait_for(&["Capability ping-average-ip4"]);
     shell.send("when now + 7s / 1s");
@@ -78,11 +107,9 @@ fn a_reference_client_runs_what_our_component_offers() {
     shell.wait_for(&["resultvalues", "(", "7)"]);
 }
 
-#[test]
-fn a_reference_client_repeats_a_measurement_of_our_component() {
-    let Some(peers) = Peers::prepare() else { return };
+fn a_reference_client_repeats_a_measurement_of_our_component(peers: &Peers) {
     let (_component, port) = peers.our_listening_component();
-    let mut shell = peers.reference_client(&format!("{}:{port}/", peers.address()));
+    let mut shell = peers.reference_client(port);
     shell.send("listcap");
     shell.wait_for(&["Capability ping-average-ip4"]);
     shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
@@ -91,13 +118,11 @@ fn a_reference_client_repeats_a_measurement_of_our_component() {
     shell.wait_for_result("ping-average-ip4-0");
 }
 
-#[test]
-fn our_supervisor_relays_between_reference_programs() {
-    let Some(peers) = Peers::prepare() else { return };
+fn our_supervisor_relays_between_reference_programs(peers: &Peers) {
     let (_supervisor, port) = peers.our_supervisor();
     let _component = peers.reference_component(port);
     peers.wait_for_capability(port, "ping-average-ip4");
-    let mut shell = peers.reference_client(&format!("{}:{port}/", peers.address()));
+    let mut shell = peers.reference_client(port);
     shell.send("when now + 2s / 1s");
     shell.send("set destination.ip4 127.0.0.1");
     shell.send("runcap ping-average-ip4");
@@ -106,15 +131,13 @@ fn our_supervisor_relays_between_reference_programs() {
     shell.wait_for(&["delay.twoway.icmp.us.mean: 250"]);
 }
 
-#[test]
-fn our_component_registers_with_a_reference_supervisor_and_delivers_to_it() {
-    let Some(peers) = Peers::prepare() else { return };
+fn our_component_registers_with_a_reference_supervisor_and_delivers_to_it(peers: &Peers) {
     let (components, clients) = (peers.port(), peers.port());
     let mut supervisor = peers.reference_supervisor(components, clients);
     peers.wait_for_port(components);
     let mut component = peers.our_component(components);
-    component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
-    let mut shell = peers.reference_client(&format!("{}:{clients}/", peers.address()));
+    component.wait_for(Stream::Err, &peers.registered());
+    let mut shell = peers.reference_client(clients);
     shell.wait_for_capability("ping-average-ip4");
     shell.send("when now + 2s / 1s");
     shell.send("set destination.ip4 127.0.0.1");
@@ -124,24 +147,20 @@ fn our_component_registers_with_a_reference_supervisor_and_delivers_to_it() {
     shell.wait_for_result("ping-average-ip4-0");
 }
 
-#[test]
-fn our_component_registers_again_when_a_reference_supervisor_restarts() {
-    let Some(peers) = Peers::prepare() else { return };
+fn our_component_registers_again_when_a_reference_supervisor_restarts(peers: &Peers) {
     let (components, clients) = (peers.port(), peers.port());
     let first = peers.reference_supervisor(components, clients);
     peers.wait_for_port(components);
     let mut component = peers.our_component(components);
-    component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
+    component.wait_for(Stream::Err, &peers.registered());
     first.signal(Signal::SIGKILL);
     first.finish();
     component.wait_for(Stream::Err, &["cannot register"]);
     let _second = peers.reference_supervisor(components, clients);
-    component.wait_for_nth(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"], 2);
+    component.wait_for_nth(Stream::Err, &peers.registered(), 2);
 }
 
-#[test]
-fn our_component_serves_a_reference_client_that_listens() {
-    let Some(peers) = Peers::prepare() else { return };
+fn our_component_serves_a_reference_client_that_listens(peers: &Peers) {
     let port = peers.port();
     let mut shell = peers.reference_listening_client(port);
     peers.wait_for_port(port);

@@ -1,4 +1,5 @@
-//! Programs of the reference implementation, and ours with certificates of one domain.
+//! Programs of the reference implementation, and ours: with certificates of one domain, or
+//! in plain HTTP.
 
 use std::fs::{self, File};
 use std::io::{PipeWriter, Write as _};
@@ -25,9 +26,19 @@ const LABELS: [&str; 8] = [
     "callback",
 ];
 
+/// How the members of a domain speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// With mutual TLS.
+    Tls,
+    /// In plain HTTP.
+    Plain,
+}
+
 /// A domain with members of both implementations, on a loopback address of its own: the
 /// reference does not say which port the system has chosen.
 pub(crate) struct Peers {
+    transport: Transport,
     folder: TempDir,
     address: String,
     python: PathBuf,
@@ -36,13 +47,16 @@ pub(crate) struct Peers {
 impl Peers {
     /// Installs the reference, if that is not done yet, and makes certificates; `None`,
     /// loudly, where it cannot be installed.
-    pub(crate) fn prepare() -> Option<Self> {
+    pub(crate) fn prepare(transport: Transport) -> Option<Self> {
         static LAST: AtomicU8 = AtomicU8::new(0);
         let python = install()?;
         let process = std::process::id() % 250 + 1;
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let address = format!("127.77.{process}.{number}");
-        let peers = Self { folder: folder(), address, python };
+        let peers = Self { transport, folder: folder(), address, python };
+        if transport == Transport::Plain {
+            return Some(peers);
+        }
         peers.pki(&["init", "pki", "--organization", "Test"]);
         for (role, name) in
             [("supervisor", "sup-1"), ("component", "com-1"), ("client", "cli-1")]
@@ -52,9 +66,34 @@ impl Peers {
         Some(peers)
     }
 
-    /// Returns the address of the domain.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    /// Returns a URL of somebody on the address of the domain.
+    pub(crate) fn url(&self, port: u16) -> String {
+        let scheme = match self.transport {
+            Transport::Tls => "https",
+            Transport::Plain => "http",
+        };
+        format!("{scheme}://{}:{port}/", self.address)
+    }
+
+    /// Returns whom our programs see in a member.
+    pub(crate) const fn identity<'a>(&self, certified: &'a str) -> &'a str {
+        match self.transport {
+            Transport::Tls => certified,
+            Transport::Plain => "unauthenticated",
+        }
+    }
+
+    /// Returns what our component logs about its registration with a supervisor.
+    pub(crate) const fn registered(&self) -> [&str; 2] {
+        ["\"registered\"", self.identity("Test.Supervisors.sup-1")]
+    }
+
+    /// Returns the key that allows ours to speak as the domain does.
+    const fn key(&self) -> &'static str {
+        match self.transport {
+            Transport::Tls => "",
+            Transport::Plain => "plain-http = \"loopback\"\n",
+        }
     }
 
     /// Returns a port that nobody uses on the address of the domain.
@@ -72,9 +111,10 @@ impl Peers {
     /// Starts our supervisor; returns it with its port.
     pub(crate) fn our_supervisor(&self) -> (Program, u16) {
         let section = format!(
-            "[registries]\npreload = [\"{}\"]\n\n[supervisor.listener]\naddress = \"{}:0\"\n",
+            "[registries]\npreload = [\"{}\"]\n\n[supervisor.listener]\naddress = \"{}:0\"\n{}",
             interop("registry/loopback.json").display(),
-            self.address
+            self.address,
+            self.key()
         );
         let config = self.toml("supervisor", "sup-1", &section);
         let mut supervisor = Program::start(daemon(env!("CARGO_BIN_EXE_mpsup"), &config));
@@ -85,9 +125,10 @@ impl Peers {
     /// Starts our component, which registers at a port.
     pub(crate) fn our_component(&self, port: u16) -> Program {
         let section = format!(
-            "[[component.initiator]]\nurl = \"https://{}:{port}/\"\npoll = \"1s\"\n\n\
+            "[[component.initiator]]\nurl = \"{}\"\npoll = \"1s\"\n{}\n\
              [[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n",
-            self.address
+            self.url(port),
+            self.key()
         );
         let config = self.toml("component", "com-1", &section);
         Program::start(daemon(env!("CARGO_BIN_EXE_mpcom"), &config))
@@ -96,9 +137,10 @@ impl Peers {
     /// Starts our component, which listens; returns it with its port.
     pub(crate) fn our_listening_component(&self) -> (Program, u16) {
         let section = format!(
-            "[component.listener]\naddress = \"{}:0\"\n\n\
+            "[component.listener]\naddress = \"{}:0\"\n{}\n\
              [[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n",
-            self.address
+            self.address,
+            self.key()
         );
         let config = self.toml("component", "com-1", &section);
         let mut component = Program::start(daemon(env!("CARGO_BIN_EXE_mpcom"), &config));
@@ -108,7 +150,7 @@ impl Peers {
 
     /// Runs commands in our client.
     pub(crate) fn our_client(&self, port: u16, commands: &str) -> Finished {
-        let section = format!("[client]\nurl = \"https://{}:{port}/\"\n", self.address);
+        let section = format!("[client]\nurl = \"{}\"\n{}", self.url(port), self.key());
         let config = self.toml("client", "cli-1", &section);
         let mut client = command(env!("CARGO_BIN_EXE_mpcli"));
         client.arg("--config").arg(config).args(["-c", commands]);
@@ -142,9 +184,9 @@ impl Peers {
         let section = format!(
             "[component]\nworkflow = client-initiated\nscheduler_max_results = 20\n\
              registry_preload = {}\nlisten-port = {port}\n\
-             listen-cap-link = https://{}:{port}/\n",
+             listen-cap-link = {}\n",
             interop("registry/loopback.json").display(),
-            self.address
+            self.url(port)
         );
         let text = self.ini("com-1") + &modules() + &section;
         self.reference("mpcom", "component.conf", &text, Stdio::null())
@@ -152,16 +194,17 @@ impl Peers {
 
     /// Starts a reference supervisor with a port for each side.
     pub(crate) fn reference_supervisor(&self, components: u16, clients: u16) -> Program {
-        let address = &self.address;
         let text = self.ini("sup-1")
             + &format!(
                 "[client]\nworkflow = component-initiated\nlisten-port = {components}\n\
-                 listen-spec-link = https://{address}:{components}/\n\
+                 listen-spec-link = {}\n\
                  registration-path = register/capability\n\
                  specification-path = show/specification\nresult-path = register/result\n\
                  component-urls =\n\n[component]\nworkflow = client-initiated\n\
                  scheduler_max_results = 20\nlisten-port = {clients}\n\
-                 listen-cap-link = https://{address}:{clients}/\n"
+                 listen-cap-link = {}\n",
+                self.url(components),
+                self.url(clients)
             );
         // It is a shell as well, and ends with its input.
         let (reader, writer) = std::io::pipe().expect("there are pipes");
@@ -170,12 +213,13 @@ impl Peers {
     }
 
     /// Starts a reference client of a component or supervisor.
-    pub(crate) fn reference_client(&self, url: &str) -> Shell {
+    pub(crate) fn reference_client(&self, port: u16) -> Shell {
         let text = self.ini("cli-1")
             + &format!(
                 "[client]\nworkflow = client-initiated\nregistry_preload = {}\n\
-                 capability-url = {url}\n",
-                interop("registry/loopback.json").display()
+                 capability-url = {}:{port}/\n",
+                interop("registry/loopback.json").display(),
+                self.address
             );
         self.shell("client.conf", &text)
     }
@@ -186,10 +230,10 @@ impl Peers {
         let text = self.ini("sup-1")
             + &format!(
                 "[client]\nworkflow = component-initiated\nlisten-port = {port}\n\
-                 listen-spec-link = https://{}:{port}/\n\
+                 listen-spec-link = {}\n\
                  registration-path = register/capability\n\
                  specification-path = show/specification\nresult-path = register/result\n",
-                self.address
+                self.url(port)
             );
         self.shell("client.conf", &text)
     }
@@ -221,6 +265,10 @@ impl Peers {
 
     /// Returns the sections of a reference configuration that all programs have.
     fn ini(&self, member: &str) -> String {
+        if self.transport == Transport::Plain {
+            // Without TLS it asks nobody for rights.
+            return String::new();
+        }
         let pki = self.folder.path().join("pki");
         let rights = LABELS.join(" = admin\n") + " = admin\n";
         format!(
@@ -235,10 +283,14 @@ impl Peers {
     /// Writes a configuration of ours.
     fn toml(&self, file: &str, member: &str, section: &str) -> PathBuf {
         let path = self.folder.path().join(format!("{file}.toml"));
-        let text = format!(
+        let tls = format!(
             "[tls]\nca-chain = \"pki/ca.crt\"\ncert = \"pki/{member}.crt\"\n\
-             key = \"pki/{member}.key\"\n\n{section}"
+             key = \"pki/{member}.key\"\n\n"
         );
+        let text = match self.transport {
+            Transport::Tls => tls + section,
+            Transport::Plain => section.to_owned(),
+        };
         fs::write(&path, text).expect("the folder is ours");
         path
     }

@@ -1,7 +1,8 @@
 //! A domain whose members are processes.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -149,6 +150,16 @@ pub(super) fn address_in(event: &str) -> SocketAddr {
     let (_, rest) = event.split_once("\"address\":\"").expect("it has an address");
     let (address, _) = rest.split_once('"').expect("it is text");
     address.parse().unwrap_or_else(|error| panic!("{address}: {error}"))
+}
+
+/// Returns the answer to a request in plain HTTP with these headers, head and body.
+pub(super) fn get(address: SocketAddr, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n")
+        .expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
 }
 
 /// Returns commands that measure from the component to a port, for so long.

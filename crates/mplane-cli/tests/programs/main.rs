@@ -7,6 +7,7 @@ mod domain;
 #[path = "../support/machine.rs"]
 mod machine;
 mod metrics;
+mod plain;
 mod restart;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
@@ -362,7 +363,7 @@ fn check_refuses_bad_configurations_and_says_where() {
             MPCOM,
             "com-1",
             format!("{}{TCP}", initiator.replace("https", "http")),
-            &["line 7", "http://sup.invalid:1/", "https://HOST:PORT/"],
+            &["line 6", "http://sup.invalid:1/", "https://HOST:PORT/"],
         ),
         (
             MPCOM,

@@ -1,20 +1,7 @@
 //! What a component tells about itself.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
-use crate::domain::{Domain, MPCOM, TCP, address_in, daemon, initiator, measure};
+use crate::domain::{Domain, MPCOM, TCP, address_in, daemon, get, initiator, measure};
 use crate::support::{Program, Stream};
-
-/// Returns the answer to a request in plain HTTP.
-fn get(address: std::net::SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n")
-        .expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
-}
 
 #[test]
 fn a_component_tells_metrics_and_health() {
@@ -27,11 +14,11 @@ fn a_component_tells_metrics_and_health() {
     let told = component.wait_for(Stream::Err, &["\"tells metrics and health\""]);
     let address = address_in(&told);
     component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-1"]);
-    assert!(get(address, "/healthz").ends_with("ok\n"));
+    assert!(get(address, "/healthz", "Host: metrics").ends_with("ok\n"));
     let commands = format!("{}; wait", measure(supervisor.port(), "now + 1s / 1s"));
     domain.shell(supervisor, &commands).expect(0);
     component.wait_for(Stream::Err, &["\"finished\"", "result"]);
-    let metrics = get(address, "/metrics");
+    let metrics = get(address, "/metrics", "Host: metrics");
     for line in [
         "mplane_component_specifications_accepted_total 1",
         "mplane_component_jobs_finished_total{outcome=\"result\"} 1",

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mplane::access::{Act, Identity, Policy, permit};
+use mplane::access::{Identity, Policy};
 use mplane::exchange::component::{
     Action, Budget, ComponentExchange, Cut, JobId, Record, Reply, Saved, ServiceIndex,
 };
@@ -486,10 +486,6 @@ pub struct Listening(pub Arc<Component>);
 
 impl Responder for Listening {
     fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
-        if let Err(denied) = permit(&peer.identity, Act::Use) {
-            info!(%denied, "shows no capabilities");
-            return Vec::new();
-        }
         let mut capabilities = self.0.capabilities_for(&peer.identity);
         capabilities.retain(|capability| peer.features.can_read(capability));
         capabilities
@@ -502,11 +498,6 @@ impl Responder for Listening {
         wait: Duration,
     ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
         Box::pin(async move {
-            if let Err(denied) = permit(&peer.identity, Act::Use) {
-                info!(%denied, "refused a message");
-                let token = message.token().unwrap_or_else(fresh_token);
-                return Exception::new(Some(token), denied.to_string()).into();
-            }
             let mut deliveries = self.0.deliveries.subscribe();
             let mut reply = self.0.handle(&peer.identity, message).await;
             let Some(token) = reply.pending.and_then(|_| reply.message.token()) else {

@@ -127,7 +127,7 @@ fn callback() -> Capability {
 }
 
 /// Returns who the supervisor is, before anything is told to it. Whatever it answers to
-/// this request, it comes with a certificate.
+/// this request, it comes with a certificate, or in plain HTTP.
 async fn who_answers(
     client: &HttpClient,
     initiator: &Initiator,

@@ -5,6 +5,7 @@ use mplane::message::{Interrupt, Specification, Statement};
 use mplane::primitive::Value;
 
 use super::*;
+use crate::http::routes::Guarded;
 use crate::service::{Completed, Run, RunError, Work};
 
 /// What a scripted service does.
@@ -149,7 +150,13 @@ async fn peers_that_are_no_clients_see_and_get_nothing() {
     let specification = bench.specification("now + 5s / 1s");
     let names = ["Demo", "Components", "other"].map(Into::into);
     bench.peer.identity = Identity::new(names, Some("Components"));
-    assert!(bench.listening.capabilities(&bench.peer).is_empty());
-    let reply = bench.ask(specification, PATIENCE).await;
-    assert!(matches!(reply, Message::Exception(_)), "{reply}");
+    // As the routes ask it.
+    let guarded = Guarded(Arc::new(bench.listening));
+    assert!(guarded.capabilities(&bench.peer).is_empty());
+    let reply = guarded.respond(&bench.peer, specification.into(), PATIENCE).await;
+    let Message::Exception(exception) = reply else { panic!("unexpected: {reply}") };
+    assert!(
+        exception.message().contains("is a component and may not use"),
+        "{exception}"
+    );
 }

@@ -5,11 +5,13 @@
 //! a typing mistake must not silently change what a component measures.
 
 mod access;
+mod connection;
 pub mod legacy;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mplane::access::Policy;
@@ -18,9 +20,9 @@ use mplane::registry::{ParseRegistryError, Registries, Registry};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+pub use self::connection::{ClientConfig, InitiatorConfig, ListenerConfig, TooFarError};
 use self::legacy::{FromModule, TranslateError};
 use crate::external::ExternalConfig;
-use crate::http::client::BaseUrl;
 use crate::tls::{Credentials, LoadCredentialsError};
 
 /// The configuration of a program. `S` is the configuration of one service within the
@@ -28,13 +30,13 @@ use crate::tls::{Credentials, LoadCredentialsError};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, bound = "S: DeserializeOwned")]
 pub struct Config<S> {
-    /// Certificate, key and authorities.
-    pub tls: TlsConfig,
+    /// Certificate, key and authorities; without it all is in plain HTTP.
+    pub tls: Option<TlsConfig>,
     /// Registries beyond the embedded ones.
     #[serde(default)]
     pub registries: RegistriesConfig,
     /// Where metrics and health are told; without it nowhere.
-    pub metrics: Option<ListenerConfig>,
+    pub metrics: Option<MetricsConfig>,
     /// Who may use which capability; without it the class of a peer alone decides.
     #[serde(default, deserialize_with = "access::policy")]
     pub access: Policy,
@@ -141,23 +143,10 @@ fn own_words<E: serde::de::Error>(error: &toml::de::Error) -> E {
     }
 }
 
-/// A supervisor that a component registers with.
+/// Where metrics and health are told.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct InitiatorConfig {
-    /// The supervisor's base URL.
-    #[serde(deserialize_with = "from_text")]
-    pub url: BaseUrl,
-    /// The pause between two requests for specifications, if the supervisor does not
-    /// keep them open, in the protocol's notation of durations.
-    #[serde(default = "default_poll", deserialize_with = "duration")]
-    pub poll: Duration,
-}
-
-/// Where peers reach a program.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct ListenerConfig {
+pub struct MetricsConfig {
     /// Address and port; port 0 lets the system choose.
     pub address: SocketAddr,
 }
@@ -171,15 +160,6 @@ pub struct SupervisorConfig {
     /// Where else they reach it: some domains have a port for components, another for
     /// clients.
     pub component_listener: Option<ListenerConfig>,
-}
-
-/// What a client does.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct ClientConfig {
-    /// The component or supervisor to ask.
-    #[serde(deserialize_with = "from_text")]
-    pub url: BaseUrl,
 }
 
 impl<S: DeserializeOwned + FromModule> Config<S> {
@@ -200,9 +180,10 @@ impl<S: DeserializeOwned + FromModule> Config<S> {
             Form::Ini => legacy::translate_ini(&text).map_err(translate_error)?,
         };
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
-        let tls = &mut config.tls;
-        let mut files: Vec<&mut PathBuf> =
-            vec![&mut tls.ca_chain, &mut tls.cert, &mut tls.key];
+        let mut files: Vec<&mut PathBuf> = Vec::new();
+        if let Some(tls) = &mut config.tls {
+            files.extend([&mut tls.ca_chain, &mut tls.cert, &mut tls.key]);
+        }
         files.extend(&mut config.registries.preload);
         if let Some(component) = &mut config.component {
             files.extend(&mut component.spool);
@@ -216,7 +197,16 @@ impl<S: DeserializeOwned + FromModule> Config<S> {
         for file in files {
             *file = folder.join(&file);
         }
+        connection::check(&config, path)?;
         Ok(config)
+    }
+}
+
+impl<S> Config<S> {
+    /// Loads the certificate, key and authorities, if there are any: without them nobody is
+    /// spoken to over TLS.
+    pub fn credentials(&self) -> Result<Option<Arc<Credentials>>, LoadCredentialsError> {
+        self.tls.as_ref().map(|tls| tls.credentials().map(Arc::new)).transpose()
     }
 }
 
@@ -240,9 +230,11 @@ impl Form {
             Some("json") => Self::Json,
             _ if text.trim_start().starts_with('{') => Self::Json,
             Some("conf" | "ini" | "cfg") => {
-                // Ours may have any name; it always has this section.
+                // Ours may have any name; it always has this section or this key.
                 let table: Option<toml::Table> = toml::from_str(text).ok();
-                let is_ours = table.is_some_and(|table| table.contains_key("tls"));
+                let is_ours = table.is_some_and(|table| {
+                    table.contains_key("tls") || text.contains("plain-http")
+                });
                 if is_ours { Self::Toml } else { Self::Ini }
             }
             _ => Self::Toml,
@@ -302,6 +294,26 @@ pub enum LoadConfigError {
         /// What, and what to do.
         source: Box<TranslateError>,
     },
+    /// TLS is asked for, without certificates.
+    #[error(
+        "the configuration {path} has no section [tls], which {section} needs; add it with \
+         ca-chain, cert and key, or write plain-http = \"loopback\" there"
+    )]
+    NoTls {
+        /// The file.
+        path: PathBuf,
+        /// The section that needs it.
+        section: &'static str,
+    },
+    /// A component has several peers in plain HTTP.
+    #[error(
+        "the component in {path} has several peers in plain HTTP, which it cannot tell \
+         apart: results for one would go to another; leave one, and use TLS for the others"
+    )]
+    PlainPeers {
+        /// The file.
+        path: PathBuf,
+    },
     /// A section that the program needs is missing.
     #[error("the configuration {path} has no section [{section}]")]
     NoSection {
@@ -349,15 +361,6 @@ pub(crate) fn optional_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
-}
-
-/// Reads a value from its text.
-fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -421,6 +424,91 @@ mod tests {
         assert_eq!(of("a.conf", "[TLS]\ncert = a/b.crt\n"), Form::Ini);
         assert_eq!(of("a.conf", "[tls]\ncert = \"b.crt\"\n"), Form::Toml);
         assert_eq!(of("a", "[tls]\n"), Form::Toml);
+        let plain = "[supervisor.listener]\naddress = \"[::1]:1\"\n\
+                     plain-http = \"loopback\"\n";
+        assert_eq!(of("a.conf", plain), Form::Toml);
+    }
+
+    /// Loads a file without `[tls]`.
+    fn load_plain(text: &str) -> Result<Config<Native>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plain.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|error| crate::report(&error))
+    }
+
+    const HERE: &str = "plain-http = \"loopback\"\n";
+    const FAR: &str = "plain-http = \"anywhere\"\n";
+    const SERVICE: &str = "[[component.service]]\ntype = \"ping\"\nip4 = \"auto\"\n";
+
+    #[test]
+    fn plain_http_needs_a_word_and_another_to_leave_this_machine() {
+        let listens = |address: &str, word: &str| {
+            load_plain(&format!(
+                "[supervisor.listener]\naddress = \"{address}:1\"\n{word}"
+            ))
+        };
+        let asks = |host: &str, word: &str| {
+            load_plain(&format!("[client]\nurl = \"http://{host}:1/\"\n{word}"))
+        };
+        for host in ["127.0.0.1", "127.3.2.1", "[::1]"] {
+            let config = listens(host, HERE).unwrap();
+            assert!(config.tls.is_none() && config.credentials().unwrap().is_none());
+            assert!(asks(host, HERE).unwrap().client.unwrap().url.is_plain(), "{host}");
+            let refusal = listens(host, "").unwrap_err();
+            assert!(refusal.contains("no section [tls], which [supervisor.listener]"));
+            let refusal = asks(host, "").unwrap_err();
+            assert!(
+                refusal.contains("only where plain-http = \"loopback\""),
+                "{refusal}"
+            );
+        }
+        for host in ["0.0.0.0", "192.0.2.1", "[::]", "[2001:db8::1]"] {
+            let refusal = listens(host, HERE).unwrap_err();
+            assert!(refusal.contains("plain-http = \"anywhere\" lets"), "{refusal}");
+            assert!(refusal.contains("line 1"), "{refusal}");
+            let refusal = asks(host, HERE).unwrap_err();
+            assert!(
+                refusal.contains("only where plain-http = \"anywhere\""),
+                "{refusal}"
+            );
+            listens(host, FAR).unwrap();
+            asks(host, FAR).unwrap();
+        }
+        let refusal = asks("127.0.0.1", "plain-http = true\n").unwrap_err();
+        assert!(refusal.contains("line 3"), "{refusal}");
+    }
+
+    #[test]
+    fn tls_and_plain_http_may_stand_side_by_side() {
+        let listener = format!("[component.listener]\naddress = \"[::1]:1\"\n{HERE}");
+        let initiator = "[[component.initiator]]\nurl = \"https://sup:1/\"\n";
+        let both = format!("{listener}{initiator}{SERVICE}");
+        load(&both).unwrap();
+        let refusal = load_plain(&both).unwrap_err();
+        assert!(refusal.contains("which [[component.initiator]] needs"), "{refusal}");
+        let client = "[client]\nurl = \"https://sup:1/\"\n";
+        let refusal = load_plain(client).unwrap_err();
+        assert!(refusal.contains("which [client] needs"), "{refusal}");
+        assert!(load(&format!("{client}{HERE}")).unwrap().client.is_some());
+        let second = "[supervisor.component-listener]\naddress = \"[::1]:2\"\n";
+        let first = format!("[supervisor.listener]\naddress = \"[::1]:1\"\n{HERE}");
+        let refusal = load_plain(&format!("{first}{second}")).unwrap_err();
+        assert!(refusal.contains("which [supervisor.component-listener]"), "{refusal}");
+    }
+
+    #[test]
+    fn a_component_has_one_peer_in_plain_http_at_most() {
+        let listener = format!("[component.listener]\naddress = \"[::1]:1\"\n{HERE}");
+        let initiator =
+            format!("[[component.initiator]]\nurl = \"http://[::1]:2/\"\n{HERE}");
+        for peers in [&listener, &initiator] {
+            load_plain(&format!("{peers}{SERVICE}")).unwrap();
+        }
+        for peers in [format!("{listener}{initiator}"), initiator.repeat(2)] {
+            let refusal = load_plain(&format!("{peers}{SERVICE}")).unwrap_err();
+            assert!(refusal.contains("cannot tell apart"), "{refusal}");
+        }
     }
 
     #[test]

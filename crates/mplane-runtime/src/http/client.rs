@@ -1,4 +1,5 @@
-//! The HTTPS client: pooled connections with mutual TLS that know who answers.
+//! The HTTP client: pooled connections that know who answers, with mutual TLS, or in plain
+//! HTTP where the URL was allowed to say so.
 //!
 //! Proxies are never used: an mPlane domain authenticates its peers itself.
 
@@ -27,10 +28,11 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tracing::debug;
 
-use super::{announced_features, describe};
-use crate::tls::{Credentials, identity_of};
+use super::{PlainHttp, announced_features, describe};
+use crate::tls::{Credentials, identity_of, is_no_tls};
 
 /// How long a connection, TLS handshake included, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,26 +43,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long idle connections are kept. Servers close theirs a little later.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The base URL of a peer: scheme, host and port, and a path without trailing slash.
+/// The base URL of a peer: scheme, host and port, and a path without trailing slash. One
+/// with the scheme `http` exists only where plain HTTP to its host is configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl {
+    is_plain: bool,
     authority: String,
     path: String,
 }
 
 impl BaseUrl {
-    /// Reads a URL such as `https://127.0.0.1:8890/`.
-    pub fn parse(text: &str) -> Result<Self, ParseUrlError> {
+    /// Reads a URL such as `https://127.0.0.1:8890/`; one that begins with `http` as far as
+    /// plain HTTP may go.
+    pub fn parse(text: &str, plain: Option<PlainHttp>) -> Result<Self, ParseUrlError> {
         let refused =
             |problem| ParseUrlError { url: text.chars().take(200).collect(), problem };
         let uri: Uri = text.parse().map_err(|_| refused("it is not a URL"))?;
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") => {
-                return Err(refused("plain HTTP is not spoken, use https"));
-            }
+        let is_plain = match uri.scheme_str() {
+            Some("https") => false,
+            Some("http") => true,
             _ => return Err(refused("it starts with https://")),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| refused("it names no host"))?;
         if authority.port_u16().is_none() {
             return Err(refused("it names no port, such as :8890"));
@@ -68,16 +71,33 @@ impl BaseUrl {
         if authority.as_str().contains('@') {
             return Err(refused("certificates say who one is, not user names"));
         }
+        match plain {
+            _ if !is_plain => {}
+            None => return Err(refused(NOT_PLAIN)),
+            Some(plain) if plain.reaches_host(without_brackets(authority.host())) => {}
+            Some(_) => return Err(refused(NOT_FAR)),
+        }
         Ok(Self {
+            is_plain,
             authority: authority.to_string(),
             path: uri.path().trim_end_matches('/').to_owned(),
         })
     }
 
+    /// Says whether the peer is spoken to in plain HTTP.
+    pub const fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// Returns the scheme.
+    const fn scheme(&self) -> &'static str {
+        if self.is_plain { PLAIN } else { "https" }
+    }
+
     /// Returns the URL of a path below.
     fn join(&self, path: &str) -> Result<Uri, http::Error> {
         Uri::builder()
-            .scheme("https")
+            .scheme(self.scheme())
             .authority(self.authority.as_str())
             .path_and_query(format!("{}{path}", self.path))
             .build()
@@ -86,16 +106,24 @@ impl BaseUrl {
 
 impl std::fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "https://{}{}/", self.authority, self.path)
+        write!(f, "{}://{}{}/", self.scheme(), self.authority, self.path)
     }
 }
 
-impl std::str::FromStr for BaseUrl {
-    type Err = ParseUrlError;
+/// The scheme of plain HTTP.
+const PLAIN: &str = "http";
 
-    fn from_str(text: &str) -> Result<Self, ParseUrlError> {
-        Self::parse(text)
-    }
+/// Why plain HTTP is not spoken.
+const NOT_PLAIN: &str =
+    "plain HTTP is spoken only where plain-http = \"loopback\" allows it, use https";
+
+/// Why plain HTTP is not spoken with other machines.
+const NOT_FAR: &str = "plain HTTP goes to other machines only where plain-http = \
+                       \"anywhere\" allows it, use https";
+
+/// Returns a host without the brackets around IPv6 addresses.
+pub(super) fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Text that is no base URL.
@@ -149,7 +177,7 @@ impl Answer {
     }
 }
 
-/// A client with an identity of its own.
+/// A client with an identity of its own, or without one for plain HTTP.
 #[derive(Debug)]
 pub struct HttpClient {
     pool: Client<Connector, Full<Bytes>>,
@@ -159,17 +187,20 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// Makes a client that shows this certificate.
-    pub fn new(credentials: &Credentials) -> Self {
+    /// Makes a client that shows this certificate; without one it reaches only who speaks
+    /// plain HTTP.
+    pub fn new(credentials: Option<&Credentials>) -> Self {
         let pool = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())
-            .build(Connector { tls: TlsConnector::from(credentials.client()) });
-        Self {
-            pool,
-            identity: credentials.identity().clone(),
-            features: Mutex::default(),
-        }
+            .build(Connector {
+                tls: credentials.map(|credentials| credentials.client().into()),
+            });
+        let identity = credentials
+            .map_or_else(Identity::unauthenticated, |credentials| {
+                credentials.identity().clone()
+            });
+        Self { pool, identity, features: Mutex::default() }
     }
 
     /// Returns who this client is.
@@ -248,10 +279,8 @@ impl HttpClient {
             .await
             .map_err(|source| AskError::Connect { url: base.to_string(), source })?;
         let (parts, body) = response.into_parts();
-        let identity = match parts.extensions.get::<Identity>() {
-            Some(identity) => identity.clone(),
-            None => Identity::unauthenticated(),
-        };
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let identity = identity.ok_or(AskError::Nobody)?;
         let features = announced_features(&parts.headers);
         self.features
             .lock()
@@ -329,6 +358,9 @@ pub enum AskError {
         /// What happened.
         source: hyper_util::client::legacy::Error,
     },
+    /// The connection does not say whom it leads to.
+    #[error("nobody is known to have answered")]
+    Nobody,
     /// The answer did not arrive whole, or was too large.
     #[error("the answer did not arrive whole")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -340,10 +372,11 @@ pub enum AskError {
     },
 }
 
-/// Opens TLS connections.
+/// Opens connections: with TLS, or in plain HTTP if the URL says so.
 #[derive(Clone)]
 struct Connector {
-    tls: TlsConnector,
+    /// How to show a certificate, if there is one.
+    tls: Option<TlsConnector>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -364,34 +397,56 @@ impl tower_service::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let tls = self.tls.clone();
         Box::pin(async move {
-            tokio::time::timeout(CONNECT_TIMEOUT, connect(&tls, &uri))
+            tokio::time::timeout(CONNECT_TIMEOUT, connect(tls, &uri))
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         })
     }
 }
 
-/// Opens a TLS connection to the host of a URL.
-async fn connect(tls: &TlsConnector, uri: &Uri) -> io::Result<PeerStream> {
-    let host = uri.host().unwrap_or_default();
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+/// Opens a connection to the host of a URL.
+async fn connect(tls: Option<TlsConnector>, uri: &Uri) -> io::Result<PeerStream> {
+    let host = without_brackets(uri.host().unwrap_or_default());
     let port = uri.port_u16().unwrap_or(443);
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
+    let connect = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true).map(|()| stream)
+    };
+    // A base URL of plain HTTP exists only where that is configured.
+    if uri.scheme_str() == Some(PLAIN) {
+        let stream = TokioIo::new(Either::Right(connect.await?));
+        return Ok(PeerStream { stream, identity: Identity::unauthenticated() });
+    }
+    let tls = tls.ok_or_else(|| io::Error::other(NO_CERTIFICATE))?;
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let stream = tls.connect(name, stream).await?;
+    let stream = tls.connect(name, connect.await?).await.map_err(no_tls)?;
     let certificates = stream.get_ref().1.peer_certificates();
     let identity = certificates
         .and_then(|chain| chain.first())
         .and_then(identity_of)
         .ok_or_else(|| io::Error::other("the peer's certificate has no subject"))?;
-    Ok(PeerStream { stream: TokioIo::new(stream), identity })
+    Ok(PeerStream { stream: TokioIo::new(Either::Left(stream)), identity })
 }
 
-/// A TLS connection that knows whom it leads to.
+/// Why nobody is reached over TLS without a certificate of one's own.
+const NO_CERTIFICATE: &str = "for https this program needs a certificate: add the section \
+                              [tls] with ca-chain, cert and key";
+
+/// Says in other words that a peer does not speak TLS.
+fn no_tls(error: io::Error) -> io::Error {
+    if is_no_tls(&error) {
+        let text = "the peer does not speak TLS; if it is meant to speak plain HTTP, its \
+                    URL begins with http://";
+        io::Error::new(error.kind(), text)
+    } else {
+        error
+    }
+}
+
+/// A connection that knows whom it leads to.
 struct PeerStream {
-    stream: TokioIo<TlsStream<TcpStream>>,
+    stream: TokioIo<Either<TlsStream<TcpStream>, TcpStream>>,
     identity: Identity,
 }
 
@@ -441,18 +496,35 @@ mod tests {
 
     #[test]
     fn base_urls_name_scheme_host_and_port() {
-        let base = BaseUrl::parse("https://127.0.0.1:8890/").unwrap();
+        let base = BaseUrl::parse("https://127.0.0.1:8890/", None).unwrap();
         assert_eq!(base.to_string(), "https://127.0.0.1:8890/");
+        assert!(!base.is_plain());
         let uri = base.join("/capabilities").unwrap();
         assert_eq!(uri.to_string(), "https://127.0.0.1:8890/capabilities");
         for (url, problem) in [
-            ("http://127.0.0.1:8890/", "plain HTTP is not spoken, use https"),
+            ("http://127.0.0.1:8890/", NOT_PLAIN),
             ("127.0.0.1:8890", "it starts with https://"),
             ("https://localhost/", "it names no port, such as :8890"),
             ("https://me@localhost:1/", "certificates say who one is, not user names"),
         ] {
-            let error = BaseUrl::parse(url).unwrap_err();
+            let error = BaseUrl::parse(url, None).unwrap_err();
             assert_eq!(error.problem, problem, "{url}");
         }
+    }
+
+    #[test]
+    fn base_urls_are_plain_as_far_as_is_allowed() {
+        let (here, far) = (Some(PlainHttp::Loopback), Some(PlainHttp::Anywhere));
+        for url in ["http://127.0.0.1:1/", "http://[::1]:1/", "http://localhost:1/a"] {
+            let base = BaseUrl::parse(url, here).unwrap();
+            assert!(base.is_plain());
+            let uri = base.join("/capabilities").unwrap();
+            assert_eq!(uri.scheme_str(), Some("http"), "{url}");
+        }
+        for url in ["http://192.0.2.1:1/", "http://[2001:db8::1]:1/", "http://sup:1/"] {
+            assert_eq!(BaseUrl::parse(url, here).unwrap_err().problem, NOT_FAR, "{url}");
+            assert!(BaseUrl::parse(url, far).unwrap().is_plain(), "{url}");
+        }
+        assert!(!BaseUrl::parse("https://192.0.2.1:1/", here).unwrap().is_plain());
     }
 }

@@ -1,8 +1,11 @@
-//! mPlane over HTTPS: one server loop, one client, and the routes that clients use.
+//! mPlane over HTTPS: one server loop, one client, and the routes that clients use. Plain
+//! HTTP is the same without TLS, where it is configured.
 //!
 //! Source: mPlane protocol specification, "mPlane over HTTPS"; protocol notes, section 7.
 
 pub mod client;
+mod page;
+mod plain;
 pub mod routes;
 pub mod server;
 
@@ -11,6 +14,8 @@ use std::time::Duration;
 use mplane::access::Identity;
 use mplane::features::Features;
 use mplane::message::Message;
+
+pub use plain::PlainHttp;
 
 /// Paths, relative to a base URL.
 pub mod path {
@@ -37,10 +42,18 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 /// Who sent a request.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The subject of its certificate.
+    /// The subject of its certificate; unauthenticated in plain HTTP.
     pub identity: Identity,
     /// What it understands.
     pub features: Features,
+}
+
+impl Peer {
+    /// Returns the scheme of the URL by which it reached us, and the port if that URL has
+    /// none.
+    pub const fn scheme(&self) -> (&'static str, u16) {
+        if self.identity.is_authenticated() { ("https", 443) } else { ("http", 80) }
+    }
 }
 
 /// Reads the seconds of a `Prefer: wait=N` header (RFC 7240), limited to

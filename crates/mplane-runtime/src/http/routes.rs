@@ -1,6 +1,5 @@
 //! What a component serves to its clients, and a supervisor to its own: one set of routes.
 
-use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,17 +12,19 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mplane::access::{Act, permit};
 use mplane::features::Features;
 use mplane::json::{self, MEDIA_TYPE};
 use mplane::limits;
 use mplane::message::{Capability, Envelope, Exception, Message};
 use mplane::registry::Registries;
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::{DEFAULT_WAIT, Peer, path, preferred_wait};
+use super::{DEFAULT_WAIT, Peer, page, path, preferred_wait};
 use crate::tls::fresh_token;
 
-/// Whoever answers clients: a component, or a supervisor on behalf of many.
+/// Whoever answers clients: a component, or a supervisor on behalf of many. It is asked only
+/// for peers whose class permits them to use capabilities.
 pub trait Responder: Send + Sync + 'static {
     /// Returns the capabilities that this peer may use and can read.
     fn capabilities(&self, peer: &Peer) -> Vec<Capability>;
@@ -49,27 +50,51 @@ pub fn client_routes(responder: Arc<dyn Responder>) -> Router {
         .route(path::CAPABILITIES, get(all_capabilities).post(respond))
         .route("/specification", post(respond))
         .fallback(nothing_there)
-        .with_state(responder)
+        .with_state(Guarded(responder))
 }
 
-type Answerer = State<Arc<dyn Responder>>;
+/// A responder behind the one question whether a peer may use capabilities at all.
+#[derive(Clone)]
+pub(crate) struct Guarded(pub(crate) Arc<dyn Responder>);
 
-/// Lists capabilities as links, which the reference's crawler follows; there are no
-/// others on the page.
+impl Guarded {
+    /// Returns the capabilities that this peer may use and can read.
+    pub(crate) fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
+        match permit(&peer.identity, Act::Use) {
+            Ok(()) => self.0.capabilities(peer),
+            Err(denied) => {
+                info!(%denied, "shows no capabilities");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Answers a message, an exception if the peer may not use capabilities.
+    pub(crate) async fn respond(
+        &self,
+        peer: &Peer,
+        message: Message,
+        wait: Duration,
+    ) -> Message {
+        match permit(&peer.identity, Act::Use) {
+            Ok(()) => self.0.respond(peer, message, wait).await,
+            Err(denied) => {
+                info!(%denied, "refused a message");
+                let token = message.token().unwrap_or_else(fresh_token);
+                Exception::new(Some(token), denied.to_string()).into()
+            }
+        }
+    }
+}
+
+type Answerer = State<Guarded>;
+
+/// Lists capabilities as links.
 async fn index(
     State(responder): Answerer,
     Extension(peer): Extension<Peer>,
 ) -> Response<Body> {
-    let mut page = String::from(
-        "<!DOCTYPE html>\n<html><head><title>mPlane capabilities</title></head><body>\n<ul>\n",
-    );
-    for capability in responder.capabilities(&peer) {
-        let token = escape(capability.token().as_str());
-        let name = escape(capability.label().unwrap_or_else(|| capability.verb()));
-        writeln!(page, "<li><a href=\"/capability/{token}\">{name}</a></li>")
-            .expect("writing to text does not fail");
-    }
-    page.push_str("</ul>\n</body></html>\n");
+    let page = page::index(&responder.capabilities(&peer));
     answer(StatusCode::OK, "text/html", page.into_bytes())
 }
 
@@ -107,7 +132,7 @@ async fn respond(
     request: Request,
 ) -> Response<Body> {
     let wait = preferred_wait(request.headers()).unwrap_or(DEFAULT_WAIT);
-    let mut messages = match read_messages(request, responder.registries()).await {
+    let mut messages = match read_messages(request, responder.0.registries()).await {
         Ok(messages) => messages,
         Err(refused) => return refused.answer(&peer),
     };
@@ -225,20 +250,4 @@ pub fn answer(
         headers.insert(mplane::features::HEADER, features);
     }
     response
-}
-
-/// Escapes text for HTML.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

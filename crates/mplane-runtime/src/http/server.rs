@@ -1,5 +1,7 @@
-//! The server loop: connections, TLS, limits and graceful shutdown around a router.
+//! The server loop: connections, TLS, limits and graceful shutdown around a router. Plain
+//! HTTP, where it is configured, is the same loop without the handshake.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,20 +9,35 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Uri};
+use http::uri::Authority;
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mplane::access::Identity;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
-use super::{Peer, announced_features};
+use super::client::without_brackets;
+use super::routes::answer;
+use super::{Peer, PlainHttp, announced_features};
 use crate::tls::{Credentials, identity_of};
+
+/// How a port is spoken at.
+#[derive(Clone)]
+pub enum Transport {
+    /// With mutual TLS: who comes shows a certificate.
+    Tls(Arc<Credentials>),
+    /// In plain HTTP: everybody who comes is unauthenticated. It is for ports of which the
+    /// configuration says so.
+    Plain(PlainHttp),
+}
 
 /// How long a TLS handshake may take: a peer that is slower holds memory for nothing.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,14 +69,13 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Serves a router over mutual TLS until `shutdown`; requests that run then may end.
+/// Serves a router until `shutdown`; requests that run then may end.
 pub async fn serve(
     listener: TcpListener,
-    credentials: Arc<Credentials>,
+    transport: Transport,
     router: Router,
     shutdown: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(credentials.server());
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -79,10 +95,10 @@ pub async fn serve(
                 continue;
             }
         };
-        let (acceptor, router) = (acceptor.clone(), router.clone());
-        let shutdown = shutdown.clone();
+        let connection = Connection { address, shutdown: shutdown.clone() };
+        let (transport, router) = (transport.clone(), router.clone());
         connections.spawn(async move {
-            serve_connection(stream, address, acceptor, router, shutdown).await;
+            connection.serve(stream, transport, router).await;
             drop(slot);
         });
     }
@@ -92,21 +108,62 @@ pub async fn serve(
     }
 }
 
-/// Serves one connection to its end.
-async fn serve_connection(
-    stream: TcpStream,
+/// A connection of a peer.
+struct Connection {
     address: SocketAddr,
-    acceptor: TlsAcceptor,
-    router: Router,
     shutdown: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%address, %error, "cannot send small packets at once");
+}
+
+impl Connection {
+    /// Serves it to its end.
+    async fn serve(self, stream: TcpStream, transport: Transport, router: Router) {
+        let address = self.address;
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%address, %error, "cannot send small packets at once");
+        }
+        match transport {
+            Transport::Tls(credentials) => {
+                let acceptor = TlsAcceptor::from(credentials.server());
+                self.serve_tls(stream, acceptor, router).await;
+            }
+            Transport::Plain(plain) => {
+                let shown =
+                    Shown { identity: Identity::unauthenticated(), plain: Some(plain) };
+                self.serve_peer(stream, shown, router).await;
+            }
+        }
     }
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
-    let stream = tokio::select! {
-        handshake = handshake => match handshake {
-            Ok(Ok(stream)) => stream,
+
+    /// Serves it over TLS; says so to who speaks plain HTTP.
+    async fn serve_tls(self, stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+        let address = self.address;
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+                return Ok(Hello::Plain(stream));
+            }
+            acceptor.accept(stream).await.map(Box::new).map(Hello::Tls)
+        });
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = self.shutdown.cancelled() => return,
+        };
+        match handshake {
+            Ok(Ok(Hello::Tls(stream))) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                let subject = certificates.and_then(|chain| chain.first());
+                match subject.and_then(identity_of) {
+                    Some(identity) => {
+                        let shown = Shown { identity, plain: None };
+                        self.serve_peer(stream, shown, router).await;
+                    }
+                    None => warn!(%address, "refused a certificate without subject"),
+                }
+            }
+            Ok(Ok(Hello::Plain(stream))) => {
+                warn!(%address, "refused plain HTTP: this port speaks TLS");
+                self.refuse_plain(stream).await;
+            }
             // Nobody spoke: a port scan, or a measurement of connects.
             Ok(Err(error))
                 if matches!(
@@ -115,46 +172,115 @@ async fn serve_connection(
                 ) =>
             {
                 debug!(%address, %error, "a connection ended before its TLS handshake");
-                return;
             }
-            Ok(Err(error)) => {
-                warn!(%address, %error, "refused a TLS connection");
-                return;
-            }
-            Err(_) => {
-                warn!(%address, "a TLS handshake took too long");
-                return;
-            }
-        },
-        () = shutdown.cancelled() => return,
-    };
-    let certificates = stream.get_ref().1.peer_certificates();
-    let Some(identity) =
-        certificates.and_then(|chain| chain.first()).and_then(identity_of)
-    else {
-        warn!(%address, "refused a certificate without readable subject");
-        return;
-    };
-    debug!(%address, %identity, "connected");
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let request = prepare(request, &identity);
-        router.clone().call(request)
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Ok(Err(error)) => warn!(%address, %error, "refused a TLS connection"),
+            Err(_) => warn!(%address, "a TLS handshake took too long"),
         }
-    };
-    if let Err(error) = ended {
-        debug!(%address, %error, "a connection ended early");
     }
+
+    /// Serves a peer who is known.
+    async fn serve_peer(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        shown: Shown,
+        router: Router,
+    ) {
+        let Self { address, shutdown } = self;
+        debug!(%address, identity = %shown.identity, "connected");
+        let is_plain = shown.plain.is_some();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let routed = shown
+                .may_ask(request.headers())
+                .then(|| router.clone().call(prepare(request, &shown.identity)));
+            async {
+                match routed {
+                    Some(routed) => routed.await,
+                    None => Ok(refusal(StatusCode::MISDIRECTED_REQUEST, NOT_HERE)),
+                }
+            }
+        });
+        let connection = http1().serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        match ended {
+            Ok(()) => {}
+            Err(error) if is_plain && error.is_parse() => {
+                warn!(%address, %error, "refused what is no HTTP: this port speaks no TLS");
+            }
+            Err(error) => debug!(%address, %error, "a connection ended early"),
+        }
+    }
+
+    /// Answers one request in plain HTTP with what to do instead.
+    async fn refuse_plain(self, stream: TcpStream) {
+        let address = self.address;
+        let service = hyper::service::service_fn(async |_: Request<Incoming>| {
+            Ok::<_, Infallible>(refusal(StatusCode::BAD_REQUEST, NOT_PLAIN))
+        });
+        let connection =
+            http1().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                debug!(%address, %error, "a connection ended early");
+            },
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// What a connection shows of who is at its other end.
+struct Shown {
+    identity: Identity,
+    /// How far plain HTTP may go, if it is that.
+    plain: Option<PlainHttp>,
+}
+
+impl Shown {
+    /// Says whether a request is meant for this port. A browser on this machine can be made
+    /// to send requests to the loopback interface under the name of another host, to which
+    /// their answers are then shown.
+    fn may_ask(&self, headers: &HeaderMap) -> bool {
+        let (Some(plain), Some(host)) = (self.plain, headers.get(header::HOST)) else {
+            return true;
+        };
+        let authority = host.to_str().ok().and_then(|host| host.parse().ok());
+        authority.is_some_and(|authority: Authority| {
+            plain.reaches_host(without_brackets(authority.host()))
+        })
+    }
+}
+
+/// What to do about plain HTTP where TLS is spoken.
+const NOT_PLAIN: &str = "this port speaks TLS: its URL begins with https://";
+
+/// What to do about another host's name at a port of the loopback interface.
+const NOT_HERE: &str =
+    "this port is for this machine only: its URL has the host localhost";
+
+/// Makes an answer of plain text.
+fn refusal(status: StatusCode, text: &str) -> Response<Body> {
+    answer(status, "text/plain", text.into())
+}
+
+/// How a peer has begun.
+enum Hello {
+    /// With a handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// With a capital letter, as methods of HTTP have and handshakes do not.
+    Plain(TcpStream),
+}
+
+/// Returns how HTTP is spoken, with its limits.
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
 }
 
 /// Attaches who sent a request, and removes a trailing slash: references write both.

@@ -12,15 +12,21 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes an identity of the first value of each relative distinguished name, and the
-    /// organizational unit, which says what the peer is.
+    /// Makes an identity of the first value of each relative distinguished name, at least
+    /// one, and the organizational unit, which says what the peer is.
     pub fn new(names: impl IntoIterator<Item = Box<str>>, unit: Option<&str>) -> Self {
         Self { names: names.into_iter().collect(), unit: unit.map(Into::into) }
     }
 
-    /// Makes the identity of a peer without certificate.
+    /// Makes the identity of a peer without certificate. It arises only where plain HTTP
+    /// is configured explicitly: at a listener, or by the URL of who answers.
     pub const fn unauthenticated() -> Self {
         Self { names: Vec::new(), unit: None }
+    }
+
+    /// Says whether a certificate proves it.
+    pub const fn is_authenticated(&self) -> bool {
+        !self.names.is_empty()
     }
 
     /// Returns the values of the subject.
@@ -41,6 +47,7 @@ impl Identity {
     /// Returns what the peer is, after its organizational unit.
     pub fn class(&self) -> Class {
         match self.unit.as_deref() {
+            _ if !self.is_authenticated() => Class::Unauthenticated,
             Some("Clients") => Class::Client,
             Some("Components") => Class::Component,
             Some("Supervisors") => Class::Supervisor,
@@ -69,6 +76,8 @@ pub enum Class {
     Supervisor,
     /// Its certificate does not say.
     Unknown,
+    /// It has shown no certificate, because none was asked for.
+    Unauthenticated,
 }
 
 impl Display for Class {
@@ -78,6 +87,7 @@ impl Display for Class {
             Self::Component => "a component",
             Self::Supervisor => "a supervisor",
             Self::Unknown => "of no known class",
+            Self::Unauthenticated => "without certificate",
         })
     }
 }

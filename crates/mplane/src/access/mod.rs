@@ -23,15 +23,21 @@ pub enum Act {
 }
 
 /// Says whether a peer of this class may do this, and if not, who may.
+///
+/// A peer without certificate may do both: there is one only where plain HTTP was
+/// configured explicitly, which would be of no use otherwise. What it may use there is up
+/// to the [`Policy`].
 pub fn permit(identity: &Identity, act: Act) -> Result<(), Denied> {
-    let allowed = match act {
-        Act::Serve => [Class::Component, Class::Supervisor],
-        Act::Use => [Class::Client, Class::Supervisor],
+    let class = identity.class();
+    let is_allowed = match act {
+        _ if class == Class::Unauthenticated => true,
+        Act::Serve => matches!(class, Class::Component | Class::Supervisor),
+        Act::Use => matches!(class, Class::Client | Class::Supervisor),
     };
-    if allowed.contains(&identity.class()) {
+    if is_allowed {
         Ok(())
     } else {
-        Err(Denied { identity: identity.to_string(), class: identity.class(), act })
+        Err(Denied { identity: identity.to_string(), class, act })
     }
 }
 
@@ -66,6 +72,16 @@ mod tests {
              organizational unit of its certificate must be Components or Supervisors"
         );
         assert!(permit(&of("Sales"), Act::Use).is_err());
-        assert!(permit(&Identity::unauthenticated(), Act::Use).is_err());
+        let without_unit = Identity::new(["Demo".into()], None);
+        assert!(permit(&without_unit, Act::Serve).is_err());
+    }
+
+    #[test]
+    fn who_could_show_no_certificate_is_of_no_class_and_may_do_both() {
+        let nobody = Identity::unauthenticated();
+        assert!(!nobody.is_authenticated());
+        assert_eq!(nobody.class(), Class::Unauthenticated);
+        assert_eq!(nobody.to_string(), "unauthenticated");
+        assert!(permit(&nobody, Act::Use).is_ok() && permit(&nobody, Act::Serve).is_ok());
     }
 }

@@ -8,8 +8,8 @@ use mplane::access::{IdentityRule, Policy};
 
 use super::section::Section;
 use super::{
-    CAPABILITY_PATHS, FromModule, NO_PORT, TranslateError, base_url, lines, listener,
-    max_results, module, policy, registries, standard_paths, tls,
+    CAPABILITY_PATHS, FromModule, NO_PORT, Speech, TranslateError, base_url, lines,
+    listener, max_results, module, policy, registries, standard_paths, tls,
 };
 use crate::config::{
     ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
@@ -48,8 +48,9 @@ pub(in crate::config) fn translate<S: FromModule>(
 ) -> Result<Config<S>, TranslateError> {
     let mut root = Section::new(String::new(), lines::parse(text)?);
     let mut notes = Vec::new();
+    let (tls, speech) = tls(&mut root, &mut notes)?;
     let mut config = Config {
-        tls: tls(&mut root)?,
+        tls,
         registries: RegistriesConfig::default(),
         metrics: None,
         access: access(&mut root, &mut notes)?,
@@ -69,14 +70,15 @@ pub(in crate::config) fn translate<S: FromModule>(
     }
     match (client, component) {
         (Some(client), Some(component)) if services.is_empty() => {
-            config.supervisor = Some(supervisor(client, component, &mut notes)?);
+            config.supervisor = Some(supervisor(speech, client, component, &mut notes)?);
         }
         (client, component) => {
             if let Some(section) = client {
-                config.client = Some(self::client(section, &mut notes)?);
+                config.client = Some(self::client(speech, section, &mut notes)?);
             }
             if let Some(section) = component {
-                config.component = Some(self::component(section, services, &mut notes)?);
+                config.component =
+                    Some(self::component(speech, section, services, &mut notes)?);
             }
         }
     }
@@ -125,6 +127,7 @@ fn modules<S: FromModule>(
 
 /// Translates `[component]`.
 fn component<S>(
+    speech: Speech,
     mut section: Section,
     service: Vec<ServiceEntry<S>>,
     notes: &mut Vec<String>,
@@ -152,11 +155,11 @@ fn component<S>(
         let host = section.required("client_host", "write the supervisor's host")?;
         let port = section.required("client_port", NO_PORT)?;
         let place = section.place("client_host");
-        let url = base_url(&place, &format!("{host}:{port}"), &["/"])?;
+        let url = base_url(speech, &place, &format!("{host}:{port}"), &["/"])?;
         config.initiator.push(InitiatorConfig { url, poll: default_poll() });
         [listening, ["", "", ""]]
     } else {
-        config.listener = Some(listening_at(&mut section)?);
+        config.listener = Some(listening_at(speech, &mut section)?);
         // Where one registers is the other workflow's too.
         [registering, COMPONENT_PATHS]
     };
@@ -167,6 +170,7 @@ fn component<S>(
 
 /// Translates `[client]` of a client.
 fn client(
+    speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<ClientConfig, TranslateError> {
@@ -184,16 +188,17 @@ fn client(
         remedy: "write https://HOST:PORT/ of a supervisor or component",
     };
     let url = section.text(key)?.ok_or(missing)?;
-    let url = base_url(&section.place(key), &url, &CAPABILITY_PATHS)?;
+    let url = base_url(speech, &section.place(key), &url, &CAPABILITY_PATHS)?;
     let [registration, specification, result] = CLIENT_PATHS;
     let others = ["listen-port", "listen-spec-link", registration, specification, result];
     leave_other(&mut section, &others, notes)?;
     section.leave(notes);
-    Ok(ClientConfig { url })
+    Ok(ClientConfig { url, plain_http: speech.0 })
 }
 
 /// Translates `[client]` and `[component]` of a supervisor.
 fn supervisor(
+    speech: Speech,
     mut client: Section,
     mut component: Section,
     notes: &mut Vec<String>,
@@ -211,8 +216,8 @@ fn supervisor(
         return Err(opens(component.place("workflow"), "client-initiated"));
     }
     standard_paths(&mut client, CLIENT_PATHS)?;
-    let for_components = listening_at(&mut client)?;
-    let listener = listening_at(&mut component)?;
+    let for_components = listening_at(speech, &mut client)?;
+    let listener = listening_at(speech, &mut component)?;
     leave_other(&mut client, &["component-urls"], notes)?;
     let [[host, port, _], _] = COMPONENT_KEYS;
     let [registration, specification, result] = COMPONENT_PATHS;
@@ -241,11 +246,14 @@ fn workflow(section: &mut Section) -> Result<Option<Workflow>, TranslateError> {
 }
 
 /// Takes where to listen.
-fn listening_at(section: &mut Section) -> Result<ListenerConfig, TranslateError> {
+fn listening_at(
+    speech: Speech,
+    section: &mut Section,
+) -> Result<ListenerConfig, TranslateError> {
     let port = section.required("listen-port", NO_PORT)?;
     let host = section.text("listen-host")?;
     let key = if host.is_some() { "listen-host" } else { "listen-port" };
-    listener(&section.place(key), host.as_deref(), &port)
+    listener(speech, &section.place(key), host.as_deref(), &port)
 }
 
 /// Takes keys of the workflow that is not chosen, and tells them.

@@ -7,7 +7,7 @@ use mplane::access::{IdentityRule, Policy};
 
 use super::section::Section;
 use super::{
-    CAPABILITY_PATHS, FromModule, NO_PORT, TranslateError, base_url, listener,
+    CAPABILITY_PATHS, FromModule, NO_PORT, Speech, TranslateError, base_url, listener,
     max_results, module, policy, registries, standard_paths, tls,
 };
 use crate::config::{
@@ -25,7 +25,7 @@ pub(in crate::config) fn translate<S: FromModule>(
 ) -> Result<Config<S>, TranslateError> {
     let mut root = Section::new(String::new(), serde_json::from_str(text)?);
     let mut notes = Vec::new();
-    let tls = tls(&mut root)?;
+    let (tls, speech) = tls(&mut root, &mut notes)?;
     let access = access(&mut root, &mut notes)?;
     let registries = match root.section("Registries")? {
         Some(mut section) => {
@@ -36,11 +36,13 @@ pub(in crate::config) fn translate<S: FromModule>(
         None => RegistriesConfig::default(),
     };
     let component = root.section("Component")?;
-    let component = component.map(|s| self::component(s, &mut notes)).transpose()?;
+    let component =
+        component.map(|s| self::component(speech, s, &mut notes)).transpose()?;
     let supervisor = root.section("Supervisor")?;
-    let supervisor = supervisor.map(|s| self::supervisor(s, &mut notes)).transpose()?;
+    let supervisor =
+        supervisor.map(|s| self::supervisor(speech, s, &mut notes)).transpose()?;
     let client = root.section("Client")?;
-    let client = client.map(|s| self::client(s, &mut notes)).transpose()?;
+    let client = client.map(|s| self::client(speech, s, &mut notes)).transpose()?;
     root.leave(&mut notes);
     Ok(Config {
         tls,
@@ -80,6 +82,7 @@ fn access(root: &mut Section, notes: &mut Vec<String>) -> Result<Policy, Transla
 
 /// Translates `Component`.
 fn component<S: FromModule>(
+    speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<ComponentConfig<S>, TranslateError> {
@@ -96,9 +99,9 @@ fn component<S: FromModule>(
         }
     }
     let initiator = section.section("Initiator")?;
-    let initiator = initiator.map(|s| self::initiator(s, notes)).transpose()?;
+    let initiator = initiator.map(|s| self::initiator(speech, s, notes)).transpose()?;
     let listener = section.section("Listener")?;
-    let listener = listener.map(|s| listening_at(s, notes)).transpose()?;
+    let listener = listener.map(|s| listening_at(speech, s, notes)).transpose()?;
     let max_results = max_results(&mut section)?;
     section.leave(notes);
     Ok(ComponentConfig {
@@ -112,6 +115,7 @@ fn component<S: FromModule>(
 
 /// Translates `Component.Initiator`: one URL, or three that differ in their paths only.
 fn initiator(
+    speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<InitiatorConfig, TranslateError> {
@@ -124,7 +128,7 @@ fn initiator(
     ] {
         let Some(text) = section.text(key)? else { continue };
         let place = section.place(key);
-        let url = base_url(&place, &text, &[path])?;
+        let url = base_url(speech, &place, &text, &[path])?;
         if let Some(first) = &found
             && first.to_string() != url.to_string()
         {
@@ -143,6 +147,7 @@ fn initiator(
 
 /// Translates `Client`.
 fn client(
+    speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<ClientConfig, TranslateError> {
@@ -156,7 +161,7 @@ fn client(
     let urls = initiator.list("capability-url")?;
     let url = match urls.as_slice() {
         [] => return Err(missing()),
-        [url] => base_url(&place, url, &CAPABILITY_PATHS)?,
+        [url] => base_url(speech, &place, url, &CAPABILITY_PATHS)?,
         _ => {
             let problem = "a client asks one; start a supervisor for several components";
             return Err(TranslateError::Value { place, problem: problem.into() });
@@ -164,11 +169,12 @@ fn client(
     };
     initiator.leave(notes);
     section.leave(notes);
-    Ok(ClientConfig { url })
+    Ok(ClientConfig { url, plain_http: speech.0 })
 }
 
 /// Translates `Supervisor`: where it listens for clients and for components.
 fn supervisor(
+    speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<SupervisorConfig, TranslateError> {
@@ -183,7 +189,7 @@ fn supervisor(
         let mut listener = side.section("Listener")?.ok_or_else(|| missing(place))?;
         standard_paths(&mut listener, PATHS)?;
         side.leave(notes);
-        listening_at(listener, notes)
+        listening_at(speech, listener, notes)
     };
     let (listener, for_components) = (take("Component")?, take("Client")?);
     section.leave(notes);
@@ -194,6 +200,7 @@ fn supervisor(
 
 /// Translates a `Listener`.
 fn listening_at(
+    speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<ListenerConfig, TranslateError> {
@@ -205,7 +212,7 @@ fn listening_at(
         return Err(TranslateError::Value { place, problem: problem.into() });
     }
     let place = if interfaces.is_empty() { section.place("port") } else { place };
-    let config = listener(&place, interfaces.first().map(String::as_str), &port)?;
+    let config = listener(speech, &place, interfaces.first().map(String::as_str), &port)?;
     section.leave(notes);
     Ok(config)
 }

@@ -29,7 +29,7 @@ use section::Section;
 use super::access::make_policy;
 use super::{ListenerConfig, RegistriesConfig, TlsConfig, check_max_results};
 use crate::http::client::BaseUrl;
-use crate::http::path;
+use crate::http::{PlainHttp, path};
 
 /// A service that can be what a module of the reference's components is.
 pub trait FromModule: Sized {
@@ -119,8 +119,9 @@ pub enum TranslateError {
     },
 }
 
-/// What to do where there is no section `TLS`.
-const NO_TLS: &str = "plain HTTP is not spoken here: add it with ca-chain, cert and key";
+/// What it means that there is no section `TLS`.
+const NO_TLS: &str = "TLS is missing: plain HTTP is spoken, within this machine only, and \
+                      nobody is authenticated; add it with ca-chain, cert and key";
 
 /// What to do where a path of it is missing.
 const NO_FILE: &str = "name the PEM file";
@@ -141,31 +142,59 @@ fn max_results(section: &mut Section) -> Result<Option<NonZeroUsize>, TranslateE
     Ok(found)
 }
 
+/// How peers are spoken to, which the whole file decides: with TLS, or without a section
+/// for it in plain HTTP within this machine.
+#[derive(Clone, Copy, Debug)]
+struct Speech(Option<PlainHttp>);
+
+impl Speech {
+    /// Returns the scheme of URLs without one.
+    const fn scheme(self) -> &'static str {
+        if self.0.is_some() { "http" } else { "https" }
+    }
+
+    /// Returns the address listened on where none is written.
+    const fn host(self) -> &'static str {
+        if self.0.is_some() { "127.0.0.1" } else { "0.0.0.0" }
+    }
+}
+
 /// Joins an address of this machine and a port.
 fn listener(
+    speech: Speech,
     place: &str,
     host: Option<&str>,
     port: &str,
 ) -> Result<ListenerConfig, TranslateError> {
     let wrong = |problem| TranslateError::Value { place: place.into(), problem };
-    let host = host.unwrap_or("0.0.0.0");
+    let host = host.unwrap_or(speech.host());
     let host = host.parse().map_err(|_| {
         wrong(format!("{host} is no address; write one of this machine, or 0.0.0.0"))
     })?;
     let port = port.parse().map_err(|_| wrong(format!("{port} is no port")))?;
-    Ok(ListenerConfig { address: SocketAddr::new(host, port) })
+    ListenerConfig::new(SocketAddr::new(host, port), speech.0)
+        .map_err(|error| wrong(format!("{error}{IN_TOML}")))
 }
 
-/// Takes the section `TLS`.
-fn tls(root: &mut Section) -> Result<TlsConfig, TranslateError> {
-    let place = root.place("TLS");
-    let missing = || TranslateError::Missing { place, remedy: NO_TLS };
-    let mut section = root.section("TLS")?.ok_or_else(missing)?;
-    Ok(TlsConfig {
+/// How to say what the reference's files have no key for.
+const IN_TOML: &str = "; only TOML has that key";
+
+/// Takes the section `TLS`. Without it the reference speaks plain HTTP, and so do we, but
+/// within this machine.
+fn tls(
+    root: &mut Section,
+    notes: &mut Vec<String>,
+) -> Result<(Option<TlsConfig>, Speech), TranslateError> {
+    let Some(mut section) = root.section("TLS")? else {
+        notes.push(NO_TLS.into());
+        return Ok((None, Speech(Some(PlainHttp::Loopback))));
+    };
+    let tls = TlsConfig {
         ca_chain: section.required("ca-chain", NO_FILE)?.into(),
         cert: section.required("cert", NO_FILE)?.into(),
         key: section.required("key", NO_FILE)?.into(),
-    })
+    };
+    Ok((Some(tls), Speech(None)))
 }
 
 /// Takes the registries from two keys of a section: the one that elements come from, and
@@ -219,15 +248,23 @@ fn module<S: FromModule>(
 /// Reads a URL of the reference, which may lack the scheme. Its path must be one of those
 /// that it can have.
 fn base_url(
+    speech: Speech,
     place: &str,
     text: &str,
     paths: &[&'static str],
 ) -> Result<BaseUrl, TranslateError> {
     let wrong = |problem| TranslateError::Value { place: place.into(), problem };
-    let url =
-        if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("{}://{text}", speech.scheme())
+    };
     // Says what is wrong with scheme, host and port.
-    BaseUrl::parse(&url).map_err(|error| wrong(error.to_string()))?;
+    let parse = |url: &str| {
+        let hint = if url.starts_with("http://") { IN_TOML } else { "" };
+        BaseUrl::parse(url, speech.0).map_err(|error| wrong(format!("{error}{hint}")))
+    };
+    parse(&url)?;
     let uri: http::Uri = url.parse().map_err(|_| wrong("it is not a URL".into()))?;
     let path = uri.path().trim_end_matches('/');
     if !paths.iter().any(|known| known.trim_end_matches('/') == path) {
@@ -238,8 +275,8 @@ fn base_url(
         });
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let base = BaseUrl::parse(&format!("https://{authority}/"));
-    base.map_err(|error| wrong(error.to_string()))
+    let scheme = uri.scheme_str().unwrap_or(speech.scheme());
+    parse(&format!("{scheme}://{authority}/"))
 }
 
 /// The paths that capabilities are asked for at.

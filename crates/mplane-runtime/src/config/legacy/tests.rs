@@ -83,7 +83,7 @@ fn an_ini_file_of_a_component_that_registers() {
          listen-port = 8888\n[gui]\nport = 1\n"
     ))
     .unwrap();
-    assert_eq!(config.tls.ca_chain, PathBuf::from("pki/ca.crt"));
+    assert_eq!(config.tls.unwrap().ca_chain, PathBuf::from("pki/ca.crt"));
     assert_eq!(config.registries.preload, ["a.json", "b.json"].map(PathBuf::from));
     let component = config.component.unwrap();
     let urls = component.initiator.iter().map(|initiator| initiator.url.to_string());
@@ -134,11 +134,6 @@ fn ini_files_that_cannot_work_are_told_with_the_remedy() {
     let component = format!("{INI_TLS}{INI_PING}[component]\n");
     let registers = format!("{component}workflow = component-initiated\n");
     for (text, refusal) in [
-        (
-            INI_PING.to_owned(),
-            "TLS is missing; plain HTTP is not spoken here: add it with ca-chain, cert \
-             and key",
-        ),
         ("[TLS]\ncert = a\n".to_owned(), "TLS.ca-chain is missing; name the PEM file"),
         (
             format!("{INI_TLS}[Roles]\na = b\n"),
@@ -176,7 +171,8 @@ fn ini_files_that_cannot_work_are_told_with_the_remedy() {
         (
             format!("{INI_TLS}[client]\ncapability-url = http://127.0.0.1:8890/\n"),
             "client.capability-url: \"http://127.0.0.1:8890/\" cannot be used: plain HTTP \
-             is not spoken, use https; write https://HOST:PORT/",
+             is spoken only where plain-http = \"loopback\" allows it, use https; write \
+             https://HOST:PORT/; only TOML has that key",
         ),
         (
             format!("{INI_TLS}[client]\ncapability-url = 127.0.0.1:8890/mine\n"),
@@ -337,8 +333,65 @@ fn json_files_that_cannot_work_are_told_with_the_remedy() {
         let text = format!("{{{JSON_TLS}, {sections}}}");
         assert_eq!(json(&text).unwrap_err(), refusal, "{text}");
     }
-    let no_tls = json("{}").unwrap_err();
-    assert!(no_tls.starts_with("TLS is missing; plain HTTP is not spoken"), "{no_tls}");
     let refusal = json("{").unwrap_err();
     assert!(refusal.starts_with("it is no JSON: EOF while parsing"), "{refusal}");
+}
+
+#[test]
+fn without_tls_an_ini_file_means_plain_http_within_this_machine() {
+    let section = "[component]\nworkflow = client-initiated\nlisten-port = 8888\n";
+    let config = ini(&format!("{INI_PING}{section}")).unwrap();
+    let listener = config.component.unwrap().listener.unwrap();
+    assert_eq!(listener.address.to_string(), "127.0.0.1:8888");
+    assert_eq!(listener.plain_http, Some(PlainHttp::Loopback));
+    assert!(config.tls.is_none());
+    assert_eq!(config.notes, [NO_TLS]);
+
+    let section = "[component]\nworkflow = component-initiated\n\
+                   client_host = localhost\nclient_port = 8889\n";
+    let config = ini(&format!("{INI_ACCESS}{INI_PING}{section}")).unwrap();
+    let initiator = config.component.unwrap().initiator.remove(0);
+    assert_eq!(initiator.url.to_string(), "http://localhost:8889/");
+    assert!(config.access.is_restricting(), "rules hold without TLS too");
+
+    let far = section.replace("localhost", "sup.example");
+    let refusal = ini(&format!("{INI_PING}{far}")).unwrap_err();
+    assert_eq!(
+        refusal,
+        "component.client_host: \"http://sup.example:8889\" cannot be used: plain HTTP goes \
+         to other machines only where plain-http = \"anywhere\" allows it, use https; write \
+         https://HOST:PORT/; only TOML has that key"
+    );
+}
+
+#[test]
+fn without_tls_a_json_file_means_plain_http_within_this_machine() {
+    let client = |url: &str| {
+        json(&format!(r#"{{"Client": {{"Initiator": {{"capability-url": "{url}"}}}}}}"#))
+    };
+    for url in ["http://127.0.0.1:8890/capability", "127.0.0.1:8890"] {
+        let client = client(url).unwrap().client.unwrap();
+        assert_eq!(client.url.to_string(), "http://127.0.0.1:8890/");
+        assert_eq!(client.plain_http, Some(PlainHttp::Loopback));
+    }
+    let supervisor = |interface: &str| {
+        json(&format!(
+            r#"{{"Supervisor": {{
+                "Component": {{"Listener": {{"port": "8890"}}}},
+                "Client": {{"Listener": {{"port": "8889", "interfaces": ["{interface}"]}}}}
+            }}}}"#
+        ))
+    };
+    let config = supervisor("::1").unwrap();
+    assert_eq!(config.notes, [NO_TLS]);
+    let supervisor_config = config.supervisor.unwrap();
+    assert_eq!(supervisor_config.listener.address.to_string(), "127.0.0.1:8890");
+    let second = supervisor_config.component_listener.unwrap();
+    assert_eq!(second.plain_http, Some(PlainHttp::Loopback));
+    let refusal = supervisor("0.0.0.0").unwrap_err();
+    assert!(
+        refusal
+            .starts_with("Supervisor.Client.Listener.interfaces: other machines reach"),
+        "{refusal}"
+    );
 }
