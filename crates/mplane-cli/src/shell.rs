@@ -14,7 +14,7 @@ use mplane::when::When;
 use mplane_runtime::client::{Client, is_settled};
 use mplane_runtime::http::PlainHttp;
 use mplane_runtime::http::client::BaseUrl;
-use mplane_runtime::shutdown::on_signal;
+use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging::LogArgs;
@@ -67,7 +67,7 @@ pub async fn run(args: &ShellArgs, output: &mut Output) -> Result<(), Failure> {
     let config = load(&args.config)?;
     let client = make_client(&config, &args.config)?;
     let shutdown = CancellationToken::new();
-    let received = on_signal(shutdown.clone())?;
+    let received = on_signal(shutdown.clone(), HangUp::Ends)?;
     let mut shell = Shell {
         client,
         plain_http: config.client.and_then(|client| client.plain_http),

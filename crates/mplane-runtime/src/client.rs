@@ -33,7 +33,7 @@ impl Client {
     /// Makes a client of the component or supervisor at a URL, without credentials for
     /// plain HTTP only.
     pub fn new(
-        credentials: Option<&Credentials>,
+        credentials: Option<Arc<Credentials>>,
         base: BaseUrl,
         registries: Registries,
     ) -> Self {

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mplane::access::Identity;
 use mplane::token::Token;
@@ -23,6 +23,13 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 #[derive(Debug)]
 pub struct Credentials {
     identity: Identity,
+    /// What connections made from now on use.
+    current: Mutex<Loaded>,
+}
+
+/// What the files of credentials hold.
+#[derive(Clone, Debug)]
+struct Loaded {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -35,6 +42,61 @@ impl Credentials {
         cert: &Path,
         key: &Path,
     ) -> Result<Self, LoadCredentialsError> {
+        let (identity, loaded) = Loaded::load(ca_chain, cert, key)?;
+        Ok(Self { identity, current: Mutex::new(loaded) })
+    }
+
+    /// Takes over what others say, for all connections made from now on. They must be of
+    /// the same identity: peers know each other by it.
+    pub fn replace(&self, others: &Self) -> Result<(), OtherIdentityError> {
+        if others.identity != self.identity {
+            let (now, then) = (self.identity.clone(), others.identity.clone());
+            return Err(OtherIdentityError { now, then });
+        }
+        *self.current() = others.current().clone();
+        Ok(())
+    }
+
+    /// Returns whom the certificate stands for.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Returns how to serve with the certificate.
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current().server)
+    }
+
+    /// Returns how to connect with the certificate.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current().client)
+    }
+
+    /// Locks what is current. A panic elsewhere leaves it whole: every change is one
+    /// assignment.
+    fn current(&self) -> MutexGuard<'_, Loaded> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Credentials that cannot take the place of others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the certificate is one of {then} now and was one of {now}; restart the program to be \
+     somebody else"
+)]
+pub struct OtherIdentityError {
+    now: Identity,
+    then: Identity,
+}
+
+impl Loaded {
+    /// Loads PEM files; returns whom the certificate stands for, too.
+    fn load(
+        ca_chain: &Path,
+        cert: &Path,
+        key: &Path,
+    ) -> Result<(Identity, Self), LoadCredentialsError> {
         let authorities = certificates(ca_chain)?;
         let chain = certificates(cert)?;
         let key = PrivateKeyDer::from_pem_file(key).map_err(|source| {
@@ -72,22 +134,7 @@ impl Credentials {
             .with_client_auth_cert(chain, key)
             .map_err(refused)?;
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { identity, server: Arc::new(server), client: Arc::new(client) })
-    }
-
-    /// Returns whom the certificate stands for.
-    pub const fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// Returns how to serve with the certificate.
-    pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server)
-    }
-
-    /// Returns how to connect with the certificate.
-    pub(crate) fn client(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.client)
+        Ok((identity, Self { server: Arc::new(server), client: Arc::new(client) }))
     }
 }
 

@@ -39,7 +39,7 @@ impl Token {
         let hash = Md5::digest(self.0.as_bytes());
         let part = hash.iter().take(4).fold(0, |part, byte| part << 8 | u32::from(*byte));
         // To the microsecond, as all times in scopes are.
-        let microseconds = window.as_micros() * u128::from(part) >> 32;
+        let microseconds = (window.as_micros() * u128::from(part)) >> 32;
         Duration::from_micros(u64::try_from(microseconds).unwrap_or_default())
     }
 

@@ -19,7 +19,7 @@ use mplane::message::ResultStatement;
 use mplane::primitive::Value;
 use mplane::when::When;
 use mplane_runtime::client::{Client, ClientError, is_settled};
-use mplane_runtime::shutdown::on_signal;
+use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +95,7 @@ pub async fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     // What the demo tells itself is not logged too.
     args.log.start_with("error", trace.layer())?;
     let shutdown = CancellationToken::new();
-    let received = on_signal(shutdown.clone())?;
+    let received = on_signal(shutdown.clone(), HangUp::Ends)?;
     let mut demo = Demo {
         args,
         output,

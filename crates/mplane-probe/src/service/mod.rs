@@ -153,38 +153,36 @@ fn source_towards_from(any: IpAddr, destination: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Makes the services that a configuration asks for and that work here. What does not is
-/// logged with the remedy; a component without any service is an error.
+/// Makes the services that a section of a configuration asks for and that work here. What
+/// does not is logged with the remedy.
 pub async fn services(
-    configured: &[ServiceConfig],
+    configured: &ServiceConfig,
     registries: &Registries,
 ) -> Result<Vec<Arc<dyn Service>>, SetUpError> {
     let mut services: Vec<Arc<dyn Service>> = Vec::new();
-    for service in configured {
-        service.check()?;
-        match service {
-            ServiceConfig::Ping { ip4, ip6 } => {
-                for (source, family) in [(ip4, Family::V4), (ip6, Family::V6)] {
-                    let Some(source) = source else { continue };
-                    let availability = socket::detect(family).await;
-                    if !availability.is_usable() {
-                        warn!("{availability}");
-                        continue;
-                    }
-                    info!("{availability}");
-                    if let Some(source) = source.resolve(family) {
-                        services.extend(ping::services(source, registries)?);
-                    }
+    configured.check()?;
+    match configured {
+        ServiceConfig::Ping { ip4, ip6 } => {
+            for (source, family) in [(ip4, Family::V4), (ip6, Family::V6)] {
+                let Some(source) = source else { continue };
+                let availability = socket::detect(family).await;
+                if !availability.is_usable() {
+                    warn!("{availability}");
+                    continue;
                 }
-            }
-            ServiceConfig::TcpConnect { ip4 } => {
-                if let Some(source) = ip4.resolve(Family::V4) {
-                    services.push(tcp_connect::service(source, registries)?);
+                info!("{availability}");
+                if let Some(source) = source.resolve(family) {
+                    services.extend(ping::services(source, registries)?);
                 }
             }
         }
+        ServiceConfig::TcpConnect { ip4 } => {
+            if let Some(source) = ip4.resolve(Family::V4) {
+                services.push(tcp_connect::service(source, registries)?);
+            }
+        }
     }
-    if services.is_empty() { Err(SetUpError::Nothing) } else { Ok(services) }
+    Ok(services)
 }
 
 /// Services that cannot be set up.
@@ -204,9 +202,6 @@ pub enum SetUpError {
     /// An element is missing from the registries.
     #[error("a capability cannot be made")]
     Capability(#[from] BuildError),
-    /// Nothing to offer.
-    #[error("none of the configured services can run here; the log says why for each")]
-    Nothing,
 }
 
 /// Returns the address in a parameter of a specification.

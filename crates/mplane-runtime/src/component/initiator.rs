@@ -14,6 +14,7 @@ use mplane::exchange::component::without_serial;
 use mplane::json::DecodeError;
 use mplane::message::{CALLBACK, Exception, Message, Specification};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::registration::{register, update};
@@ -49,11 +50,13 @@ pub struct Initiator {
     pub poll: Duration,
 }
 
-/// Registers and fetches until the component shuts down.
+/// Registers and fetches until the component shuts down, or only this is to `end`: what
+/// the supervisor has not got is kept then, for when it is asked again.
 pub async fn initiate(
     component: Arc<Component>,
     client: Arc<HttpClient>,
     initiator: Initiator,
+    end: CancellationToken,
 ) {
     let shutdown = component.shutdown.clone();
     let mut pause = Pause::default();
@@ -115,6 +118,12 @@ pub async fn initiate(
         () = work => {}
         () = deliver => {}
         () = shutdown.cancelled() => {}
+        () = end.cancelled() => {
+            info!(supervisor = %initiator.supervisor, "is not served any more");
+            letters.close();
+            component.close_outbox(&outbox);
+            return;
+        }
     }
     // What was measured until the shutdown is still delivered, if the supervisor is there.
     component.ended().await;

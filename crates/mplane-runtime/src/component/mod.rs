@@ -8,6 +8,8 @@ pub mod initiator;
 mod registration;
 mod run;
 #[cfg(test)]
+mod supervisor_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,10 +162,9 @@ impl Component {
         self.offers.send_modify(|changes| *changes += 1);
     }
 
-    /// Sets how many results repeats keep, how long results are kept, and over how much
-    /// time starts are spread, for what is accepted from now on.
-    pub fn set_pace(&self, pace: impl FnOnce(&mut ComponentExchange)) {
-        self.change(pace);
+    /// Changes settings of the exchange, such as how long results are kept.
+    pub fn change_settings(&self, change: impl FnOnce(&mut ComponentExchange)) {
+        self.change(change);
     }
 
     /// Offers these services and no others from now on. What runs goes on; what waits for
@@ -258,6 +259,11 @@ impl Component {
                 return;
             }
         }
+    }
+
+    /// Sends nothing into a queue any more.
+    fn close_outbox(&self, outbox: &mpsc::UnboundedSender<Letter>) {
+        self.state().outboxes.retain(|_, known| !known.same_channel(outbox));
     }
 
     /// Takes note that a letter has arrived, or was refused for good.

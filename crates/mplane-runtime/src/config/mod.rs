@@ -7,6 +7,7 @@
 mod access;
 mod connection;
 pub mod legacy;
+mod service;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -17,12 +18,14 @@ use std::time::Duration;
 use mplane::access::Policy;
 use mplane::limits;
 use mplane::registry::{ParseRegistryError, Registries, Registry};
+use mplane::when::display_duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 pub use self::connection::{ClientConfig, InitiatorConfig, ListenerConfig, TooFarError};
 use self::legacy::{FromModule, TranslateError};
-use crate::external::ExternalConfig;
+pub use self::service::{ServiceEntry, ServiceKind};
+use crate::spool;
 use crate::tls::{Credentials, LoadCredentialsError};
 
 /// The configuration of a program. `S` is the configuration of one service within the
@@ -87,8 +90,75 @@ pub struct ComponentConfig<S> {
     /// [`limits::REPEAT_RESULTS`], which is also the most.
     #[serde(default, deserialize_with = "max_results")]
     pub max_results: Option<NonZeroUsize>,
+    /// How large the spool may become, in bytes.
+    #[serde(default = "default_spool_bytes", deserialize_with = "spool_bytes")]
+    pub spool_max_bytes: u64,
+    /// How long results and exceptions are kept.
+    #[serde(default = "default_max_age", deserialize_with = "duration")]
+    pub max_age: Duration,
+    /// Over how much time the starts of repeats are spread, at most
+    /// [`limits::LONGEST_SPREAD`].
+    #[serde(default = "default_spread", deserialize_with = "spread")]
+    pub spread: Duration,
     /// What it measures.
     pub service: Vec<ServiceEntry<S>>,
+}
+
+impl<S> ComponentConfig<S> {
+    /// Makes a component that has these services and else only defaults.
+    const fn new(service: Vec<ServiceEntry<S>>) -> Self {
+        Self {
+            initiator: Vec::new(),
+            listener: None,
+            spool: None,
+            spool_max_bytes: default_spool_bytes(),
+            max_results: None,
+            max_age: default_max_age(),
+            spread: default_spread(),
+            service,
+        }
+    }
+}
+
+/// The size of a spool, in bytes.
+const fn default_spool_bytes() -> u64 {
+    spool::DEFAULT_BYTES
+}
+
+/// A month: who was away so long has other sources.
+const fn default_max_age() -> Duration {
+    Duration::from_secs(30 * 24 * 3_600)
+}
+
+/// Ten thousand repeats start ten a millisecond then, and nobody waits for long.
+const fn default_spread() -> Duration {
+    Duration::from_secs(1)
+}
+
+/// Reads how large the spool may become.
+fn spool_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let bytes = u64::deserialize(deserializer)?;
+    if bytes >= spool::LEAST_BYTES {
+        return Ok(bytes);
+    }
+    let (least, mebibytes) = (spool::LEAST_BYTES, spool::LEAST_BYTES >> 20);
+    Err(serde::de::Error::custom(format_args!(
+        "a spool has at least {least} bytes ({mebibytes} MiB), so that the largest message \
+         fits in, not {bytes}"
+    )))
+}
+
+/// Reads over how much time starts are spread.
+fn spread<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let spread = duration(deserializer)?;
+    if spread <= limits::LONGEST_SPREAD {
+        return Ok(spread);
+    }
+    let longest = display_duration(limits::LONGEST_SPREAD);
+    Err(serde::de::Error::custom(format_args!(
+        "starts are spread over {longest} at most: supervisors would take what starts later \
+         for lost"
+    )))
 }
 
 /// Reads how many results repeats keep.
@@ -105,42 +175,6 @@ fn check_max_results(results: usize) -> Result<NonZeroUsize, String> {
     NonZeroUsize::new(results)
         .filter(|results| results.get() <= most)
         .ok_or_else(|| format!("a repeat keeps 1 to {most} results, not {results}"))
-}
-
-/// A service: a program of its own, or one within the program.
-#[derive(Clone, Debug)]
-pub enum ServiceEntry<S> {
-    /// A program of its own: `type = "external"`.
-    External(ExternalConfig),
-    /// One within the program: any other type.
-    Native(S),
-}
-
-impl<'de, S: DeserializeOwned> Deserialize<'de> for ServiceEntry<S> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut table = toml::Table::deserialize(deserializer)?;
-        let is_external =
-            table.get("type").is_some_and(|kind| kind.as_str() == Some(EXTERNAL));
-        if is_external {
-            table.remove("type");
-            let config = ExternalConfig::deserialize(table);
-            return config.map(Self::External).map_err(|error| own_words(&error));
-        }
-        S::deserialize(table).map(Self::Native).map_err(|error| own_words(&error))
-    }
-}
-
-/// The type of services that are programs of their own.
-const EXTERNAL: &str = "external";
-
-/// Takes over what is wrong with a service. The types that exist are those of both kinds.
-fn own_words<E: serde::de::Error>(error: &toml::de::Error) -> E {
-    let message = error.message();
-    if message.starts_with("unknown variant") {
-        E::custom(format_args!("{message} or `{EXTERNAL}`"))
-    } else {
-        E::custom(message)
-    }
 }
 
 /// Where metrics and health are told.
@@ -187,12 +221,12 @@ impl<S: DeserializeOwned + FromModule> Config<S> {
         files.extend(&mut config.registries.preload);
         if let Some(component) = &mut config.component {
             files.extend(&mut component.spool);
-            files.extend(component.service.iter_mut().filter_map(
-                |service| match service {
-                    ServiceEntry::External(external) => Some(&mut external.folder),
-                    ServiceEntry::Native(_) => None,
-                },
-            ));
+            files.extend(component.service.iter_mut().filter_map(|entry| {
+                match &mut entry.service {
+                    ServiceKind::External(external) => Some(&mut external.folder),
+                    ServiceKind::Native(_) => None,
+                }
+            }));
         }
         for file in files {
             *file = folder.join(&file);
@@ -403,10 +437,9 @@ mod tests {
         )
         .unwrap();
         let services = config.component.unwrap().service;
-        let [
-            ServiceEntry::External(external),
-            ServiceEntry::Native(Native::Ping { ip4 }),
-        ] = services.as_slice()
+        let services: Vec<_> = services.into_iter().map(|it| it.service).collect();
+        let [ServiceKind::External(external), ServiceKind::Native(Native::Ping { ip4 })] =
+            services.as_slice()
         else {
             panic!("{services:?}")
         };

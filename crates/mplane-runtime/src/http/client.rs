@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -189,17 +189,14 @@ pub struct HttpClient {
 impl HttpClient {
     /// Makes a client that shows this certificate; without one it reaches only who speaks
     /// plain HTTP.
-    pub fn new(credentials: Option<&Credentials>) -> Self {
+    pub fn new(credentials: Option<Arc<Credentials>>) -> Self {
+        let identity = credentials
+            .as_ref()
+            .map_or_else(Identity::unauthenticated, |known| known.identity().clone());
         let pool = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())
-            .build(Connector {
-                tls: credentials.map(|credentials| credentials.client().into()),
-            });
-        let identity = credentials
-            .map_or_else(Identity::unauthenticated, |credentials| {
-                credentials.identity().clone()
-            });
+            .build(Connector { credentials });
         Self { pool, identity, features: Mutex::default() }
     }
 
@@ -375,8 +372,8 @@ pub enum AskError {
 /// Opens connections: with TLS, or in plain HTTP if the URL says so.
 #[derive(Clone)]
 struct Connector {
-    /// How to show a certificate, if there is one.
-    tls: Option<TlsConnector>,
+    /// Which certificate to show, if there is one.
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -395,7 +392,8 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.tls.clone();
+        let credentials = self.credentials.as_ref();
+        let tls = credentials.map(|known| TlsConnector::from(known.client()));
         Box::pin(async move {
             tokio::time::timeout(CONNECT_TIMEOUT, connect(tls, &uri))
                 .await

@@ -220,8 +220,9 @@ impl Connection {
     /// Answers one request in plain HTTP with what to do instead.
     async fn refuse_plain(self, stream: TcpStream) {
         let address = self.address;
-        let service = hyper::service::service_fn(async |_: Request<Incoming>| {
-            Ok::<_, Infallible>(refusal(StatusCode::BAD_REQUEST, NOT_PLAIN))
+        let service = hyper::service::service_fn(|_: Request<Incoming>| {
+            let refused = refusal(StatusCode::BAD_REQUEST, NOT_PLAIN);
+            std::future::ready(Ok::<_, Infallible>(refused))
         });
         let connection =
             http1().keep_alive(false).serve_connection(TokioIo::new(stream), service);

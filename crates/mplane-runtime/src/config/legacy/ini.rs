@@ -120,7 +120,7 @@ fn modules<S: FromModule>(
     for name in root.keys().into_iter().filter(|name| name.starts_with("module_")) {
         let Some(mut section) = root.section(&name)? else { continue };
         let name = section.required("module", "write the name of the module")?;
-        services.extend(module(&name, section)?.into_iter().map(ServiceEntry::Native));
+        services.extend(module(&name, section)?.into_iter().map(ServiceEntry::native));
     }
     Ok(services)
 }
@@ -143,13 +143,8 @@ fn component<S>(
         return Err(TranslateError::Missing { place: "module_…".into(), remedy });
     }
     let [registering, listening] = COMPONENT_KEYS;
-    let mut config = ComponentConfig {
-        initiator: Vec::new(),
-        listener: None,
-        spool: None,
-        max_results: max_results(&mut section)?,
-        service,
-    };
+    let mut config = ComponentConfig::new(service);
+    config.max_results = max_results(&mut section)?;
     let others = if workflow == Workflow::Component {
         standard_paths(&mut section, COMPONENT_PATHS)?;
         let host = section.required("client_host", "write the supervisor's host")?;

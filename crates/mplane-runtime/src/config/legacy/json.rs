@@ -95,7 +95,7 @@ fn component<S: FromModule>(
     for name in modules.keys() {
         if let Some(arguments) = modules.section(&name)? {
             let translated = module(&name, arguments)?;
-            service.extend(translated.into_iter().map(ServiceEntry::Native));
+            service.extend(translated.into_iter().map(ServiceEntry::native));
         }
     }
     let initiator = section.section("Initiator")?;
@@ -104,12 +104,12 @@ fn component<S: FromModule>(
     let listener = listener.map(|s| listening_at(speech, s, notes)).transpose()?;
     let max_results = max_results(&mut section)?;
     section.leave(notes);
+    let initiator = initiator.into_iter().collect();
     Ok(ComponentConfig {
-        initiator: initiator.into_iter().collect(),
+        initiator,
         listener,
-        spool: None,
         max_results,
-        service,
+        ..ComponentConfig::new(service)
     })
 }
 

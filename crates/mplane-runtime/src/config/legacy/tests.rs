@@ -7,7 +7,7 @@ use mplane::access::{CapabilityName, Identity};
 use mplane::message::{Capability, Statement};
 
 use super::*;
-use crate::config::{Config, ServiceEntry};
+use crate::config::{Config, ServiceEntry, ServiceKind};
 
 /// A service: the module and its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +52,9 @@ fn json(text: &str) -> Result<Config<Module>, String> {
 /// Checks the service of a component.
 fn check_ping(services: &[ServiceEntry<Module>]) {
     let arguments = vec![("ip4addr".to_owned(), "192.0.2.1".to_owned())];
-    let [ServiceEntry::Native(module)] = services else { panic!("{services:?}") };
+    let [ServiceEntry { service: ServiceKind::Native(module), .. }] = services else {
+        panic!("{services:?}")
+    };
     assert_eq!(*module, Module("mplane.components.ping".into(), arguments));
 }
 

@@ -158,12 +158,11 @@ fn periods_and_durations_beyond_the_budget_are_refused() {
     ] {
         specification.set_when(scope.parse().unwrap());
         let reply = send(&mut component, &specification, 1, NOON);
-        match expected {
-            Some(expected) => assert!(text(&reply).contains(expected), "{reply:?}"),
-            None => {
-                assert!(!matches!(reply.message, Message::Exception(_)), "{reply:?}");
-                component.take_back(reply.pending.unwrap(), time(NOON));
-            }
+        if let Some(expected) = expected {
+            assert!(text(&reply).contains(expected), "{reply:?}");
+        } else {
+            assert!(!matches!(reply.message, Message::Exception(_)), "{reply:?}");
+            component.take_back(reply.pending.unwrap(), time(NOON));
         }
     }
 }

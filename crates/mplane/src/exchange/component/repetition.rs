@@ -186,8 +186,8 @@ impl ComponentExchange {
     /// Sets how many results each repeated measurement keeps, the oldest go first. The
     /// default, and the most, is [`limits::REPEAT_RESULTS`]. It holds for what is accepted
     /// or restored from now on.
-    pub const fn set_max_results(&mut self, results: NonZeroUsize) {
-        self.max_results = Some(results);
+    pub const fn set_max_results(&mut self, results: Option<NonZeroUsize>) {
+        self.max_results = results;
     }
 
     /// Returns how repeats run.

@@ -324,7 +324,7 @@ fn a_repeat_measures_at_each_occurrence_and_returns_an_envelope() {
 #[test]
 fn a_repeat_keeps_as_many_results_as_are_set() {
     let (mut component, mut specification) = component();
-    component.set_max_results(NonZeroUsize::new(2).unwrap());
+    component.set_max_results(NonZeroUsize::new(2));
     specification.set_when("repeat now + 4h / 1h { now + 5s / 1s }".parse().unwrap());
     let message = specification.clone().into();
     component.handle(&client("a"), message, fresh(1), time(NOON));

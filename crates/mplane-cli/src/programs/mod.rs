@@ -1,29 +1,21 @@
 //! How each program is started: the functions behind the four `main`s, and behind the
 //! demo.
 
+mod component;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
 use mplane::access::Identity;
-use mplane::exchange::component::ComponentExchange;
-use mplane::registry::Registries;
-use mplane_probe::service::{ServiceConfig, SetUpError};
+use mplane_probe::service::ServiceConfig;
 use mplane_runtime::client::Client;
-use mplane_runtime::component::initiator::{Initiator, initiate};
-use mplane_runtime::component::{Component, Listening};
-use mplane_runtime::config::{
-    self, ComponentConfig, ListenerConfig, LoadConfigError, ServiceEntry,
-};
-use mplane_runtime::external::{Definition, External, Launcher, LoadServiceError};
-use mplane_runtime::http::client::{BaseUrl, HttpClient};
-use mplane_runtime::http::routes::client_routes;
+use mplane_runtime::config::{self, ListenerConfig, LoadConfigError};
+use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::http::server::{Transport, listen, serve};
 use mplane_runtime::metrics;
-use mplane_runtime::service::Service;
-use mplane_runtime::shutdown::on_signal;
-use mplane_runtime::spool::Spool;
+use mplane_runtime::shutdown::{HangUp, on_signal};
 use mplane_runtime::tls::Credentials;
 use mplane_supervisor::server::Supervisor;
 use tokio::net::TcpListener;
@@ -31,8 +23,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub(crate) use self::component::load_external;
+pub use self::component::start_component;
+use self::component::{run_component, section as component_section};
+use crate::Failure;
 use crate::logging::LogArgs;
-use crate::{Failure, Told};
 
 /// The configuration of a program, with the services of this platform.
 pub type Config = config::Config<ServiceConfig>;
@@ -105,67 +100,6 @@ pub async fn start_supervisor(
     Ok(Running { address: Some(address), tasks })
 }
 
-/// Starts a component. It runs until `shutdown`.
-pub async fn start_component(
-    config: &Config,
-    path: &Path,
-    shutdown: CancellationToken,
-) -> Result<Running, Failure> {
-    let section = component_section(config, path)?;
-    let credentials = config.credentials()?;
-    let registries = config.registries.load()?;
-    let services = services(section, &registries).await?;
-    let listener = match &section.listener {
-        Some(listener) => {
-            let transport = transport(listener, credentials.as_ref(), path)?;
-            Some((listen(listener.address).await?, transport))
-        }
-        None => None,
-    };
-    let address = match &listener {
-        Some((listener, _)) => Some(listener.local_addr()?),
-        None => None,
-    };
-    let identity = identity(credentials.as_deref());
-    if let Some(address) = address {
-        info!(%identity, %address, "offers services");
-    } else {
-        info!(%identity, "offers services");
-    }
-    let spool = match &section.spool {
-        Some(path) => Some(Spool::open(path, &registries)?),
-        None => None,
-    };
-    let mut exchange = ComponentExchange::default();
-    exchange.set_policy(config.access.clone());
-    if let Some(results) = section.max_results {
-        exchange.set_max_results(results);
-    }
-    let component =
-        Component::new(services, registries, exchange, spool, shutdown.clone())?;
-    let mut tasks = JoinSet::new();
-    if let Some(metrics) = &config.metrics {
-        let listener = listen(metrics.address).await?;
-        tell_metrics(&listener)?;
-        let mut registry = prometheus_client::registry::Registry::default();
-        component.metrics().register(&mut registry);
-        tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
-    }
-    if let Some((listener, transport)) = listener {
-        let router = client_routes(Arc::new(Listening(Arc::clone(&component))));
-        tasks.spawn(serve(listener, transport, router, shutdown));
-    }
-    let client = Arc::new(HttpClient::new(credentials.as_deref()));
-    for initiator in &section.initiator {
-        warn_of_plain(&initiator.url);
-        let initiator =
-            Initiator { supervisor: initiator.url.clone(), poll: initiator.poll };
-        tasks.spawn(initiate(Arc::clone(&component), Arc::clone(&client), initiator));
-    }
-    tasks.spawn(async move { component.ended().await });
-    Ok(Running { address, tasks })
-}
-
 /// Returns how a listener is spoken at, and warns of plain HTTP.
 fn transport(
     listener: &ListenerConfig,
@@ -203,51 +137,13 @@ fn tell_metrics(listener: &TcpListener) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the services of a component: those within the program that work here, and those
-/// that are programs of their own.
-async fn services(
-    section: &ComponentConfig<ServiceConfig>,
-    registries: &Registries,
-) -> Result<Vec<Arc<dyn Service>>, Failure> {
-    let (mut external, mut native) = (Vec::<Arc<dyn Service>>::new(), Vec::new());
-    for definition in load_external(section, registries)? {
-        let launcher = Some(Launcher::this_program());
-        external.push(Arc::new(External::new(definition, registries, launcher)));
-    }
-    for service in &section.service {
-        if let ServiceEntry::Native(service) = service {
-            native.push(service.clone());
-        }
-    }
-    match mplane_probe::service::services(&native, registries).await {
-        Ok(mut services) => {
-            services.append(&mut external);
-            Ok(services)
-        }
-        Err(SetUpError::Nothing) if !external.is_empty() => Ok(external),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Loads the folders of the services that are programs of their own.
-pub(crate) fn load_external(
-    section: &ComponentConfig<ServiceConfig>,
-    registries: &Registries,
-) -> Result<Vec<Definition>, LoadServiceError> {
-    let folders = section.service.iter().filter_map(|service| match service {
-        ServiceEntry::External(external) => Some(&external.folder),
-        ServiceEntry::Native(_) => None,
-    });
-    folders.map(|folder| Definition::load(folder, registries)).collect()
-}
-
 /// Makes a client.
 pub fn make_client(config: &Config, path: &Path) -> Result<Client, Failure> {
     let section = config.client.as_ref().ok_or_else(|| no(path, "client"))?;
     let credentials = config.credentials()?;
     let registries = config.registries.load()?;
     warn_of_plain(&section.url);
-    Ok(Client::new(credentials.as_deref(), section.url.clone(), registries))
+    Ok(Client::new(credentials, section.url.clone(), registries))
 }
 
 /// Which program a daemon is.
@@ -263,17 +159,22 @@ pub enum Daemon {
 pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure> {
     args.log.start("info")?;
     let shutdown = CancellationToken::new();
-    on_signal(shutdown.clone())?;
+    let hang_up = match daemon {
+        Daemon::Component => HangUp::Reloads,
+        Daemon::Supervisor => HangUp::Ends,
+    };
+    on_signal(shutdown.clone(), hang_up)?;
     let path = args.config.as_path();
     let config = load(path)?;
     if args.check {
         return check(daemon, &config, path);
     }
-    let running = match daemon {
-        Daemon::Component => start_component(&config, path, shutdown).await?,
-        Daemon::Supervisor => start_supervisor(&config, path, shutdown).await?,
-    };
-    running.ended().await
+    match daemon {
+        Daemon::Component => run_component(&config, path, shutdown).await,
+        Daemon::Supervisor => {
+            start_supervisor(&config, path, shutdown).await?.ended().await
+        }
+    }
 }
 
 /// Loads a configuration, and logs what has no meaning in it.
@@ -301,28 +202,6 @@ fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
         load_external(section, &registries)?;
     }
     Ok(())
-}
-
-/// Returns the section of a component, if it makes sense.
-fn component_section<'a>(
-    config: &'a Config,
-    path: &Path,
-) -> Result<&'a ComponentConfig<ServiceConfig>, Failure> {
-    let section = config.component.as_ref().ok_or_else(|| no(path, "component"))?;
-    if section.initiator.is_empty() && section.listener.is_none() {
-        return Err(Told(format!(
-            "the component in {} neither registers anywhere nor listens: it needs \
-             [[component.initiator]] or [component.listener]",
-            path.display()
-        ))
-        .into());
-    }
-    for service in &section.service {
-        if let ServiceEntry::Native(service) = service {
-            service.check()?;
-        }
-    }
-    Ok(section)
 }
 
 /// Says that a section is missing.
