@@ -2,12 +2,14 @@
 //! them: certificates from `mplane pki`, configurations in TOML, ports from the log.
 
 mod access;
+mod disk;
 mod domain;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/machine.rs"]
 mod machine;
 mod metrics;
 mod plain;
+mod reload;
 mod restart;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]

@@ -350,29 +350,29 @@ impl Component {
         let mut state = self.state();
         let State { exchange, is_full, .. } = &mut *state;
         match fill {
-            Fill::Middle => {}
             Fill::Low if *is_full => {
                 info!("the spool has room again");
                 *is_full = false;
                 exchange.set_full(None);
             }
-            Fill::Low => {}
+            Fill::Middle if *is_full => {}
+            Fill::Low | Fill::Middle => return,
             Fill::High | Fill::Over => {
                 if !std::mem::replace(is_full, true) {
                     let reason = "the spool of this component is full; try again later";
                     warn!(used_bytes = spool.used_bytes(), reason);
                     exchange.set_full(Some(reason.into()));
                 }
-                let is_over = fill == Fill::Over;
-                let forgotten = (0..FORGOTTEN_AT_ONCE)
-                    .take_while(|_| exchange.make_room(is_over))
-                    .count();
-                drop(state);
-                if forgotten > 0 {
-                    // Writing that down comes by here again.
-                    self.change(|_| ());
-                }
             }
+        }
+        let is_over = fill == Fill::Over;
+        let forgotten = (0..FORGOTTEN_AT_ONCE)
+            .take_while(|_| *is_full && exchange.make_room(is_over))
+            .count();
+        drop(state);
+        if forgotten > 0 {
+            // Writing that down comes by here again.
+            self.change(|_| ());
         }
     }
 
@@ -465,7 +465,7 @@ async fn carry_out_all(
 const BATCHES: usize = 500;
 
 /// Results forgotten at once when the spool is full: it is looked at again then.
-const FORGOTTEN_AT_ONCE: usize = 100;
+const FORGOTTEN_AT_ONCE: usize = 10;
 
 /// Starts and stops jobs when their time comes.
 async fn keep_time(component: Arc<Component>, mut alarm: Alarm) {

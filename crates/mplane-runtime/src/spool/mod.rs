@@ -480,3 +480,6 @@ pub enum OpenSpoolError {
         what: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! A component whose disk is full: it refuses what it cannot keep, and goes on with what it
+//! has.
+
+use nix::sys::signal::Signal;
+
+use crate::domain::{Domain, MPCOM, TCP, address_in, check_result, daemon, measure};
+use crate::machine::{inside, works};
+use crate::support::{Program, Stream};
+
+/// Makes a file system of one megabyte under a folder, for this program alone.
+const SMALL_DISK: &str =
+    "set -e; mount -t tmpfs -o size=1m tmpfs \"$1\"; shift; exec \"$@\"";
+
+#[test]
+fn a_component_whose_disk_is_full_refuses_what_is_new_and_loses_nothing() {
+    let domain = Domain::new();
+    let disk = domain.path("disk");
+    std::fs::create_dir(&disk).expect("the folder is ours");
+    let disk = disk.to_str().expect("it is text");
+    let own = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", disk];
+    if !works(&own) {
+        return;
+    }
+    let sections = format!(
+        "[component]\nspool = \"disk/component.spool\"\n\n[component.listener]\n\
+         address = \"127.0.0.1:0\"\n\n{TCP}"
+    );
+    let config = domain.configure("component.toml", "com-1", &sections);
+    let mut component = Program::start(inside(&own, &daemon(MPCOM, &config)));
+    let address = address_in(&component.wait_for(Stream::Err, &["\"offers services\""]));
+    let mut first = domain.shell_of("cli-1", address);
+    let commands = format!("{}; wait", measure(address.port(), "now + 6s / 1s"));
+    first.args(["-c", &commands]);
+    let mut first = Program::start(first);
+    first.wait_for(Stream::Err, &["Receipt tcp-connect-ip4-0"]);
+    let more = "runcap tcp-connect-ip4; ".repeat(400);
+    let flood = format!("{}; {more}", measure(address.port(), "now + 1h / 1s"));
+    let output = domain.shell(address, &flood).expect(1);
+    let refusal = "this component cannot store what it accepts";
+    assert!(output.err.contains(refusal), "{output:#?}");
+    component.wait_for(Stream::Err, &["the spool cannot be written"]);
+    // What was accepted while there was room is measured and answered.
+    check_result(&first.finish().expect(0));
+    component.signal(Signal::SIGTERM);
+    component.finish().expect(0);
+}
