@@ -1,4 +1,5 @@
-//! Components and clients of the mPlane protocol, over mutual TLS.
+//! Components and clients of the mPlane protocol, over mutual TLS or, where that is
+//! configured, in plain HTTP.
 //!
 //! The decisions are in the `mplane` crate's state machines; here they meet sockets,
 //! clocks and tasks. Reading order: [`service`] (what a measurement is), [`component`]

@@ -6,170 +6,203 @@ mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use reference::Peers;
+use reference::{Peers, Transport};
 use support::{DEADLINE, LOOK_AGAIN, Output, Stream};
 
 /// Commands of a client that pings for two seconds.
 const PING: &str =
     "set destination.ip4 127.0.0.1; when now + 2s / 1s; runcap ping-average-ip4; wait";
 
-/// Makes a test of each case over each transport.
-macro_rules! over_each_transport {
-    ($($case:ident)*) => {
-        mod tls {
-            use super::reference::{Peers, Transport};
-            $(#[test]
-            fn $case() {
-                if let Some(peers) = Peers::prepare(Transport::Tls) {
-                    super::$case(&peers);
-                }
-            })*
+/// Tries a case over each transport, side by side: most of the time is waiting.
+fn over_each_transport(case: fn(&Peers)) {
+    thread::scope(|scope| {
+        for transport in [Transport::Tls, Transport::Plain] {
+            let name =
+                thread::current().name().map(|name| format!("{name}, {transport:?}"));
+            let tried = thread::Builder::new()
+                .name(name.unwrap_or_default())
+                .spawn_scoped(scope, move || {
+                    if let Some(peers) = Peers::prepare(transport) {
+                        case(&peers);
+                    }
+                });
+            tried.expect("the system gives threads");
         }
+    });
+}
 
-        mod plain {
-            use super::reference::{Peers, Transport};
-            $(#[test]
-            fn $case() {
-                if let Some(peers) = Peers::prepare(Transport::Plain) {
-                    super::$case(&peers);
-                }
-            })*
+#[test]
+fn a_reference_component_measures_for_our_supervisor_and_client() {
+    over_each_transport(|peers| {
+        let (_supervisor, port) = peers.our_supervisor();
+        let mut component = peers.reference_component(port);
+        peers.wait_for_capability(port, "peer-types");
+        let output = peers.our_client(port, PING).expect(0);
+        let [row] = &rows_of(&output)[..] else {
+            panic!("an average is a row: {output:#?}")
+        };
+        assert_eq!(row[..3], ["250", "250", "250"], "as the synthetic replies have it");
+        assert!(
+            output.err.contains(peers.identity("Test.Components.com-1")),
+            "{output:#?}"
+        );
+        component.wait_for(Stream::Out, &["successfully returned"]);
+    });
+}
+
+#[test]
+fn every_type_of_value_comes_from_a_reference_component() {
+    over_each_transport(|peers| {
+        let port = peers.port();
+        let _component = peers.reference_listening_component(port);
+        peers.wait_for_port(port);
+        let commands =
+            "listcap; set destination.ip4 127.0.0.1; when now; runcap peer-types; wait";
+        let output = peers.our_client(port, commands).expect(0);
+        for text in [
+            "Capability peer-types ",
+            "2001:db8::1",
+            "12.5",
+            "True",
+            "http://example.com/a,b?c=\u{e9}",
+            "location.civil",
+            " *",
+        ] {
+            assert!(output.out.contains(text), "{text}: {output:#?}");
         }
-    };
+    });
 }
 
-over_each_transport! {
-    a_reference_component_measures_for_our_supervisor_and_client
-    every_type_of_value_comes_from_a_reference_component
-    a_failure_of_a_reference_component_is_told
-    a_reference_client_runs_what_our_component_offers
-    a_reference_client_repeats_a_measurement_of_our_component
-    our_supervisor_relays_between_reference_programs
-    our_component_registers_with_a_reference_supervisor_and_delivers_to_it
-    our_component_registers_again_when_a_reference_supervisor_restarts
-    our_component_serves_a_reference_client_that_listens
+#[test]
+fn a_failure_of_a_reference_component_is_told() {
+    over_each_transport(|peers| {
+        let port = peers.port();
+        let _component = peers.reference_listening_component(port);
+        peers.wait_for_port(port);
+        let commands = "set destination.ip4 127.0.0.1; when now; runcap peer-fail; wait";
+        let output = peers.our_client(port, commands).expect(1);
+        assert!(output.err.contains("peer-fail always fails"), "{output:#?}");
+    });
 }
 
-fn a_reference_component_measures_for_our_supervisor_and_client(peers: &Peers) {
-    let (_supervisor, port) = peers.our_supervisor();
-    let mut component = peers.reference_component(port);
-    peers.wait_for_capability(port, "peer-types");
-    let output = peers.our_client(port, PING).expect(0);
-    let [row] = &rows_of(&output)[..] else { panic!("an average is a row: {output:#?}") };
-    assert_eq!(row[..3], ["250", "250", "250"], "as the synthetic replies have it");
-    assert!(output.err.contains(peers.identity("Test.Components.com-1")), "{output:#?}");
-    component.wait_for(Stream::Out, &["successfully returned"]);
+#[test]
+fn a_reference_client_runs_what_our_component_offers() {
+    over_each_transport(|peers| {
+        let (_component, port) = peers.our_listening_component();
+        let mut shell = peers.reference_client(port);
+        shell.send("listcap");
+        shell.wait_for(&["Capability ping-average-ip4"]);
+        shell.send("when now + 7s / 1s");
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("runcap ping-detail-ip4");
+        // It takes longer than a client waits at once, so it goes through a receipt.
+        shell.wait_for_result("ping-detail-ip4-0");
+        shell.send("showmeas ping-detail-ip4-0");
+        shell.wait_for(&["resultvalues", "(", "7)"]);
+    });
 }
 
-fn every_type_of_value_comes_from_a_reference_component(peers: &Peers) {
-    let port = peers.port();
-    let _component = peers.reference_listening_component(port);
-    peers.wait_for_port(port);
-    let commands =
-        "listcap; set destination.ip4 127.0.0.1; when now; runcap peer-types; wait";
-    let output = peers.our_client(port, commands).expect(0);
-    for text in [
-        "Capability peer-types ",
-        "2001:db8::1",
-        "12.5",
-        "True",
-        "http://example.com/a,b?c=\u{e9}",
-        "location.civil",
-        " *",
-    ] {
-        assert!(output.out.contains(text), "{text}: {output:#?}");
-    }
+#[test]
+fn a_reference_client_repeats_a_measurement_of_our_component() {
+    over_each_transport(|peers| {
+        let (_component, port) = peers.our_listening_component();
+        let mut shell = peers.reference_client(port);
+        shell.send("listcap");
+        shell.wait_for(&["Capability ping-average-ip4"]);
+        shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("runcap ping-average-ip4");
+        shell.wait_for_result("ping-average-ip4-0");
+    });
 }
 
-fn a_failure_of_a_reference_component_is_told(peers: &Peers) {
-    let port = peers.port();
-    let _component = peers.reference_listening_component(port);
-    peers.wait_for_port(port);
-    let commands = "set destination.ip4 127.0.0.1; when now; runcap peer-fail; wait";
-    let output = peers.our_client(port, commands).expect(1);
-    assert!(output.err.contains("peer-fail always fails"), "{output:#?}");
+#[test]
+fn a_reference_client_interrupts_our_component_and_hears_of_failures() {
+    over_each_transport(|peers| {
+        let (_component, port) = peers.our_listening_component();
+        let mut shell = peers.reference_client(port);
+        shell.send("listcap");
+        shell.wait_for(&["Capability peer-fail"]);
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("when now + 1s / 1s");
+        shell.send("runcap peer-fail");
+        shell.wait_for_answer("listmeas", "it fails as it should");
+        shell.send("when now + 1h / 1s");
+        shell.send("runcap ping-detail-ip4");
+        shell.wait_for_answer("listmeas", "Receipt ping-detail-ip4-1 ");
+        shell.send("stopmeas ping-detail-ip4-1");
+        shell.wait_for_result("ping-detail-ip4-1");
+    });
 }
 
-fn a_reference_client_runs_what_our_component_offers(peers: &Peers) {
-    let (_component, port) = peers.our_listening_component();
-    let mut shell = peers.reference_client(port);
-    shell.send("listcap");
-    shell.wait_for(&["Capability ping-average-ip4"]);
-    shell.send("when now + 7s / 1s");
-    shell.send("set destination.ip4 127.0.0.1");
-    shell.send("runcap ping-detail-ip4");
-    // It takes longer than a client waits at once, so it goes through a receipt.
-    shell.wait_for_result("ping-detail-ip4-0");
-    shell.send("showmeas ping-detail-ip4-0");
-    shell.wait_for(&["resultvalues", "(", "7)"]);
+#[test]
+fn our_supervisor_relays_between_reference_programs() {
+    over_each_transport(|peers| {
+        let (_supervisor, port) = peers.our_supervisor();
+        let _component = peers.reference_component(port);
+        peers.wait_for_capability(port, "ping-average-ip4");
+        let mut shell = peers.reference_client(port);
+        shell.send("when now + 2s / 1s");
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("runcap ping-average-ip4");
+        shell.wait_for_result("ping-average-ip4-0");
+        shell.send("showmeas ping-average-ip4-0");
+        shell.wait_for(&["delay.twoway.icmp.us.mean: 250"]);
+    });
 }
 
-fn a_reference_client_repeats_a_measurement_of_our_component(peers: &Peers) {
-    let (_component, port) = peers.our_listening_component();
-    let mut shell = peers.reference_client(port);
-    shell.send("listcap");
-    shell.wait_for(&["Capability ping-average-ip4"]);
-    shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
-    shell.send("set destination.ip4 127.0.0.1");
-    shell.send("runcap ping-average-ip4");
-    shell.wait_for_result("ping-average-ip4-0");
+#[test]
+fn our_component_registers_with_a_reference_supervisor_and_delivers_to_it() {
+    over_each_transport(|peers| {
+        let (components, clients) = (peers.port(), peers.port());
+        let mut supervisor = peers.reference_supervisor(components, clients);
+        peers.wait_for_port(components);
+        let mut component = peers.our_component(components);
+        component.wait_for(Stream::Err, &peers.registered());
+        let mut shell = peers.reference_client(clients);
+        shell.wait_for_capability("ping-average-ip4");
+        shell.send("when now + 2s / 1s");
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("runcap ping-average-ip4");
+        supervisor.wait_for(Stream::Out, &["Received result for ping-average-ip4"]);
+        component.wait_for(Stream::Err, &["\"finished\"", "result"]);
+        shell.wait_for_result("ping-average-ip4-0");
+    });
 }
 
-fn our_supervisor_relays_between_reference_programs(peers: &Peers) {
-    let (_supervisor, port) = peers.our_supervisor();
-    let _component = peers.reference_component(port);
-    peers.wait_for_capability(port, "ping-average-ip4");
-    let mut shell = peers.reference_client(port);
-    shell.send("when now + 2s / 1s");
-    shell.send("set destination.ip4 127.0.0.1");
-    shell.send("runcap ping-average-ip4");
-    shell.wait_for_result("ping-average-ip4-0");
-    shell.send("showmeas ping-average-ip4-0");
-    shell.wait_for(&["delay.twoway.icmp.us.mean: 250"]);
+#[test]
+fn our_component_registers_again_when_a_reference_supervisor_restarts() {
+    over_each_transport(|peers| {
+        let (components, clients) = (peers.port(), peers.port());
+        let first = peers.reference_supervisor(components, clients);
+        peers.wait_for_port(components);
+        let mut component = peers.our_component(components);
+        component.wait_for(Stream::Err, &peers.registered());
+        first.signal(Signal::SIGKILL);
+        first.finish();
+        component.wait_for(Stream::Err, &["cannot register"]);
+        let _second = peers.reference_supervisor(components, clients);
+        component.wait_for_nth(Stream::Err, &peers.registered(), 2);
+    });
 }
 
-fn our_component_registers_with_a_reference_supervisor_and_delivers_to_it(peers: &Peers) {
-    let (components, clients) = (peers.port(), peers.port());
-    let mut supervisor = peers.reference_supervisor(components, clients);
-    peers.wait_for_port(components);
-    let mut component = peers.our_component(components);
-    component.wait_for(Stream::Err, &peers.registered());
-    let mut shell = peers.reference_client(clients);
-    shell.wait_for_capability("ping-average-ip4");
-    shell.send("when now + 2s / 1s");
-    shell.send("set destination.ip4 127.0.0.1");
-    shell.send("runcap ping-average-ip4");
-    supervisor.wait_for(Stream::Out, &["Received result for ping-average-ip4"]);
-    component.wait_for(Stream::Err, &["\"finished\"", "result"]);
-    shell.wait_for_result("ping-average-ip4-0");
-}
-
-fn our_component_registers_again_when_a_reference_supervisor_restarts(peers: &Peers) {
-    let (components, clients) = (peers.port(), peers.port());
-    let first = peers.reference_supervisor(components, clients);
-    peers.wait_for_port(components);
-    let mut component = peers.our_component(components);
-    component.wait_for(Stream::Err, &peers.registered());
-    first.signal(Signal::SIGKILL);
-    first.finish();
-    component.wait_for(Stream::Err, &["cannot register"]);
-    let _second = peers.reference_supervisor(components, clients);
-    component.wait_for_nth(Stream::Err, &peers.registered(), 2);
-}
-
-fn our_component_serves_a_reference_client_that_listens(peers: &Peers) {
-    let port = peers.port();
-    let mut shell = peers.reference_listening_client(port);
-    peers.wait_for_port(port);
-    let _component = peers.our_component(port);
-    shell.wait_for_capability("ping-average-ip4");
-    shell.send("when now + 2s / 1s");
-    shell.send("set destination.ip4 127.0.0.1");
-    shell.send("runcap ping-average-ip4");
-    shell.wait_for_result("ping-average-ip4-0");
+#[test]
+fn our_component_serves_a_reference_client_that_listens() {
+    over_each_transport(|peers| {
+        let port = peers.port();
+        let mut shell = peers.reference_listening_client(port);
+        peers.wait_for_port(port);
+        let _component = peers.our_component(port);
+        shell.wait_for_capability("ping-average-ip4");
+        shell.send("when now + 2s / 1s");
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("runcap ping-average-ip4");
+        shell.wait_for_result("ping-average-ip4-0");
+    });
 }
 
 /// Returns the rows of a result, each as its cells.
@@ -184,6 +217,6 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < DEADLINE, "{what} does not come true");
-        std::thread::sleep(LOOK_AGAIN * 10);
+        thread::sleep(LOOK_AGAIN * 10);
     }
 }

@@ -26,6 +26,18 @@ const LABELS: [&str; 8] = [
     "callback",
 ];
 
+/// What a service of ours offers that always fails.
+const FAILING: &str = r#"{
+    "capability": "measure", "version": 1, "label": "peer-fail",
+    "registry": "http://ict-mplane.eu/registry/core", "when": "now ... future / 1s",
+    "parameters": {"destination.ip4": "*"}, "results": ["packets.lost"]
+}"#;
+
+/// How it is run.
+const FAILING_RUN: &str = r#"
+command = ["sh", "-c", "read -r line; echo '{\"failed\": \"it fails as it should\"}'; exit 1"]
+"#;
+
 /// How the members of a domain speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -134,11 +146,19 @@ impl Peers {
         Program::start(daemon(env!("CARGO_BIN_EXE_mpcom"), &config))
     }
 
-    /// Starts our component, which listens; returns it with its port.
+    /// Starts our component, which listens and has a service that fails as well; returns it
+    /// with its port.
     pub(crate) fn our_listening_component(&self) -> (Program, u16) {
+        let failing = self.folder.path().join("failing");
+        fs::create_dir_all(&failing).expect("the folder is ours");
+        let files = [("capability.json", FAILING), ("service.toml", FAILING_RUN)];
+        for (file, text) in files {
+            fs::write(failing.join(file), text).expect("the folder is ours");
+        }
         let section = format!(
             "[component.listener]\naddress = \"{}:0\"\n{}\n\
-             [[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n",
+             [[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n\n\
+             [[component.service]]\ntype = \"external\"\nfolder = \"failing\"\n",
             self.address,
             self.key()
         );
@@ -322,16 +342,16 @@ impl Shell {
 
     /// Asks until the shell lists a capability.
     pub(crate) fn wait_for_capability(&mut self, label: &str) {
-        self.ask_until("listcap", &format!("Capability {label} "));
+        self.wait_for_answer("listcap", &format!("Capability {label} "));
     }
 
     /// Asks until the shell lists a result.
     pub(crate) fn wait_for_result(&mut self, label: &str) {
-        self.ask_until("listmeas", &format!("Result  {label} "));
+        self.wait_for_answer("listmeas", &format!("Result  {label} "));
     }
 
     /// Sends a command again and again, not too often, until its output contains a text.
-    fn ask_until(&mut self, command: &str, text: &str) {
+    pub(crate) fn wait_for_answer(&mut self, command: &str, text: &str) {
         let mut asked: Option<Instant> = None;
         until(text, || {
             if asked.is_none_or(|asked| asked.elapsed() > ASK_AGAIN) {

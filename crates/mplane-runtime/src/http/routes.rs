@@ -131,16 +131,28 @@ async fn respond(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response<Body> {
-    let wait = preferred_wait(request.headers()).unwrap_or(DEFAULT_WAIT);
+    let wait = preferred_wait(request.headers());
     let mut messages = match read_messages(request, responder.0.registries()).await {
         Ok(messages) => messages,
         Err(refused) => return refused.answer(&peer),
     };
     let answered = match (messages.pop(), messages.pop()) {
-        (Some(message), None) => responder.respond(&peer, message, wait).await,
+        (Some(message), None) => {
+            let wait = wait.unwrap_or_else(|| default_wait(&message));
+            responder.respond(&peer, message, wait).await
+        }
         _ => Exception::new(Some(fresh_token()), "send one message").into(),
     };
     message_answer(StatusCode::OK, &answered, &peer)
+}
+
+/// Returns how long a message waits for a result when the client does not say. Reference
+/// clients redeem to see what is there, and do nothing else meanwhile.
+const fn default_wait(message: &Message) -> Duration {
+    match message {
+        Message::Redemption(_) => Duration::ZERO,
+        _ => DEFAULT_WAIT,
+    }
 }
 
 /// Answers requests for anything else.

@@ -39,7 +39,8 @@ pub enum Transport {
     Plain(PlainHttp),
 }
 
-/// How long a TLS handshake may take: a peer that is slower holds memory for nothing.
+/// How long a TLS handshake, or a request in its place, may take: a peer that is slower
+/// holds memory for nothing.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a peer may take to send the head of a request, and how long a connection may
@@ -152,13 +153,12 @@ impl Connection {
             Ok(Ok(Hello::Tls(stream))) => {
                 let certificates = stream.get_ref().1.peer_certificates();
                 let subject = certificates.and_then(|chain| chain.first());
-                match subject.and_then(identity_of) {
-                    Some(identity) => {
-                        let shown = Shown { identity, plain: None };
-                        self.serve_peer(stream, shown, router).await;
-                    }
-                    None => warn!(%address, "refused a certificate without subject"),
-                }
+                let Some(identity) = subject.and_then(identity_of) else {
+                    warn!(%address, "refused a certificate without readable subject");
+                    return;
+                };
+                let shown = Shown { identity, plain: None };
+                self.serve_peer(stream, shown, router).await;
             }
             Ok(Ok(Hello::Plain(stream))) => {
                 warn!(%address, "refused plain HTTP: this port speaks TLS");
@@ -227,9 +227,11 @@ impl Connection {
         let connection =
             http1().keep_alive(false).serve_connection(TokioIo::new(stream), service);
         tokio::select! {
-            ended = connection => if let Err(error) = ended {
-                debug!(%address, %error, "a connection ended early");
-            },
+            ended = tokio::time::timeout(HANDSHAKE_TIMEOUT, connection) => {
+                if !matches!(ended, Ok(Ok(()))) {
+                    debug!(%address, "a connection ended early");
+                }
+            }
             () = self.shutdown.cancelled() => {}
         }
     }

@@ -167,7 +167,7 @@ fn listener(
     port: &str,
 ) -> Result<ListenerConfig, TranslateError> {
     let wrong = |problem| TranslateError::Value { place: place.into(), problem };
-    let host = host.unwrap_or(speech.host());
+    let host = host.unwrap_or_else(|| speech.host());
     let host = host.parse().map_err(|_| {
         wrong(format!("{host} is no address; write one of this machine, or 0.0.0.0"))
     })?;
@@ -275,7 +275,7 @@ fn base_url(
         });
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let scheme = uri.scheme_str().unwrap_or(speech.scheme());
+    let scheme = uri.scheme_str().unwrap_or_else(|| speech.scheme());
     parse(&format!("{scheme}://{authority}/"))
 }
 
