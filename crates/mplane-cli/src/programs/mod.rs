@@ -2,6 +2,8 @@
 //! demo.
 
 mod component;
+#[cfg(test)]
+mod documents_tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
