@@ -18,7 +18,7 @@ struct StoredIdentity {
 pub fn identity_text(identity: &Identity) -> String {
     let names = identity.names().map(ToOwned::to_owned).collect();
     let unit = identity.unit().map(ToOwned::to_owned);
-    serde_json::to_string(&StoredIdentity { names, unit }).expect("text is always JSON")
+    serde_json::json!(StoredIdentity { names, unit }).to_string()
 }
 
 /// Reads an identity; `None` if the text is none.

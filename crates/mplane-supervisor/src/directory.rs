@@ -92,14 +92,24 @@ impl Component {
 
     /// Says whether it is there, if it is offered for so long after it was heard of.
     pub fn presence(&self, expiry: SignedDuration, now: Timestamp) -> Presence {
-        let silent = now.duration_since(self.last_seen);
-        if silent <= CONNECTED {
-            Presence::Connected
-        } else if silent <= expiry {
-            Presence::Silent
-        } else {
-            Presence::Gone
-        }
+        presence(self.last_seen, expiry, now)
+    }
+}
+
+/// Says whether a component is there that was last heard of then, if it is offered for so
+/// long after it.
+pub fn presence(
+    last_seen: Timestamp,
+    expiry: SignedDuration,
+    now: Timestamp,
+) -> Presence {
+    let silent = now.duration_since(last_seen);
+    if silent <= CONNECTED {
+        Presence::Connected
+    } else if silent <= expiry {
+        Presence::Silent
+    } else {
+        Presence::Gone
     }
 }
 

@@ -109,7 +109,9 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
     let to = |state| Life { state, ..life };
     match (life.state, event) {
         (State::Settled(_), Event::Delivered(_)) => (life, Effect::TooLate),
-        (State::Settled(_), _) => (life, Effect::Nothing),
+        (State::Settled(_), _) | (State::Receipted, Event::Promised) => {
+            (life, Effect::Nothing)
+        }
         (State::Queued, Event::Fetched { lease }) => {
             let lease = lease.and_then(|lease| now.checked_add(lease).ok());
             let epoch = life.epoch.saturating_add(1);
@@ -124,7 +126,6 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
         (State::Queued | State::Handed { .. }, Event::Promised) => {
             (to(State::Receipted), Effect::Noted)
         }
-        (State::Receipted, Event::Promised) => (life, Effect::Nothing),
         (_, Event::Delivered(end)) => (to(State::Settled(end)), Effect::Settle(end)),
         (_, Event::TimeOver) => {
             (to(State::Settled(End::Lost)), Effect::Settle(End::Lost))

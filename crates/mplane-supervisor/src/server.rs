@@ -46,6 +46,8 @@ pub struct Settings {
     pub expiry: SignedDuration,
     /// What is kept how long.
     pub retention: Retention,
+    /// How many specifications may wait for one component.
+    pub queue: u64,
 }
 
 /// A supervisor that serves components and clients.
@@ -67,7 +69,8 @@ impl Supervisor {
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, OpenRelayError> {
         let known = registries.clone();
-        let relay = Relay::new(store, known, policy, settings.expiry).await?;
+        let (expiry, queue) = (settings.expiry, settings.queue);
+        let relay = Relay::new(store, known, policy, expiry, queue).await?;
         let settings = Mutex::new(settings);
         let supervisor = Arc::new(Self { registries, relay, settings, shutdown });
         tokio::spawn(keep_time(Arc::clone(&supervisor)));
@@ -100,7 +103,7 @@ impl Supervisor {
     /// Sets how it works from now on.
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
-        self.relay.set_expiry(settings.expiry);
+        self.relay.set_limits(settings.expiry, settings.queue);
     }
 
     /// Waits until all is written down, after `shutdown`.
@@ -189,19 +192,18 @@ async fn register_capability(
                     ToOwned::to_owned,
                 );
                 let now = Timestamp::now();
-                let registered = match &permitted {
-                    Err(denied) => Err(denied.to_string()),
-                    Ok(()) => {
-                        let (supervisor, peer) = (Arc::clone(&supervisor), peer.clone());
-                        let registered = to_its_end(async move {
-                            let (from, features) = (&peer.identity, peer.features);
-                            let relay = &supervisor.relay;
-                            relay.register(from, message, features, dialect, now).await
-                        });
-                        match registered.await {
-                            Some(registered) => registered.map_err(|e| e.to_string()),
-                            None => Err(INSIDE.into()),
-                        }
+                let registered = if let Err(denied) = &permitted {
+                    Err(denied.to_string())
+                } else {
+                    let (supervisor, peer) = (Arc::clone(&supervisor), peer.clone());
+                    let registered = to_its_end(async move {
+                        let (from, features) = (&peer.identity, peer.features);
+                        let relay = &supervisor.relay;
+                        relay.register(from, message, features, dialect, now).await
+                    });
+                    match registered.await {
+                        Some(registered) => registered.map_err(|error| error.to_string()),
+                        None => Err(INSIDE.into()),
                     }
                 };
                 (name, registered)

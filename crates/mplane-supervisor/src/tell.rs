@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::Component;
 use crate::relay::Relay;
 use crate::server::Supervisor;
-use crate::store::{Filter, PAGE, StoreError, timestamp};
+use crate::store::{Filter, PAGE, Saved, StoreError, shown};
 
 /// The content type of what is told.
 const JSON: &str = "application/json";
@@ -39,28 +39,46 @@ pub(crate) fn tell_routes(supervisor: Arc<Supervisor>) -> Router {
 }
 
 /// One line of the list of components.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ComponentLine {
     /// Who it is.
     pub identity: String,
     /// `connected`, `silent` or `gone`.
-    pub presence: &'static str,
+    pub presence: String,
     /// Labels, or tokens, of what it offers.
     pub capabilities: Vec<String>,
     /// `envelope` or `array`.
-    pub dialect: &'static str,
+    pub dialect: String,
     /// What it reads beyond the reference.
     pub features: String,
     /// When it was first heard of, UTC.
-    #[serde(serialize_with = "timestamp")]
-    pub first_seen: Timestamp,
+    pub first_seen: String,
     /// When it was last heard of, UTC.
-    #[serde(serialize_with = "timestamp")]
-    pub last_seen: Timestamp,
+    pub last_seen: String,
+}
+
+impl ComponentLine {
+    /// Makes the line of a component as it was written down.
+    pub fn of_saved(saved: &Saved, presence: &str) -> Self {
+        let name = |text: &String| {
+            let capability: serde_json::Value = serde_json::from_str(text).ok()?;
+            let name = capability.get("label").or_else(|| capability.get("token"));
+            name.and_then(|name| name.as_str()).map(ToOwned::to_owned)
+        };
+        Self {
+            identity: saved.identity.to_string(),
+            presence: presence.to_owned(),
+            capabilities: saved.capabilities.iter().filter_map(name).collect(),
+            dialect: saved.dialect.word().to_owned(),
+            features: saved.features.to_string(),
+            first_seen: shown(saved.first_seen),
+            last_seen: shown(saved.last_seen),
+        }
+    }
 }
 
 /// A page of a list of components.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ComponentPage {
     /// The components, by identity.
     pub components: Vec<ComponentLine>,
@@ -114,7 +132,7 @@ fn list_components(
         let expiry = directory.expiry();
         let line = |identity: &Identity, known: &Component| ComponentLine {
             identity: identity.to_string(),
-            presence: known.presence(expiry, now).word(),
+            presence: known.presence(expiry, now).word().to_owned(),
             capabilities: known
                 .capabilities()
                 .map(|known| {
@@ -122,10 +140,10 @@ fn list_components(
                     known.label().map_or_else(token, ToOwned::to_owned)
                 })
                 .collect(),
-            dialect: known.dialect.word(),
+            dialect: known.dialect.word().to_owned(),
             features: known.features.to_string(),
-            first_seen: known.first_seen,
-            last_seen: known.last_seen,
+            first_seen: shown(known.first_seen),
+            last_seen: shown(known.last_seen),
         };
         // Identities as text, whose order is that of pages.
         let lines: BTreeMap<String, ComponentLine> = directory
@@ -141,7 +159,7 @@ fn list_components(
             .filter(|line| {
                 query.identity.as_ref().is_none_or(|part| line.identity.contains(part))
             })
-            .filter(|line| query.presence.as_ref().is_none_or(|it| line.presence == it));
+            .filter(|line| query.presence.as_ref().is_none_or(|it| line.presence == *it));
         let components: Vec<_> = lines.by_ref().take(COMPONENTS).collect();
         let is_more = lines.next().is_some();
         let last = components.last().filter(|_| is_more);

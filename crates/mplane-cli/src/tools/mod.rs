@@ -1,10 +1,11 @@
 //! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
-//! services without talking to anyone.
+//! services, and at what a supervisor knows.
 
 mod check;
 mod registry;
 mod service;
 mod spool;
+mod story;
 mod when;
 
 use std::io;
@@ -15,6 +16,7 @@ pub use check::CheckArgs;
 pub use registry::RegistryCommand;
 pub use service::{ServiceCommand, TestArgs};
 pub use spool::SpoolArgs;
+pub use story::{ComponentsArgs, MeasurementsArgs, WhyArgs};
 pub use when::WhenArgs;
 
 /// How a tool prints what it found.

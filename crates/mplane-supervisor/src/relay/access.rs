@@ -1,6 +1,7 @@
 //! Who may offer, see and use what: the one place where the relay asks its policy.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity, Policy, Withheld};
@@ -19,9 +20,11 @@ impl Relay {
         self.shared().policy = policy;
     }
 
-    /// Sets how long a component is offered after it was heard of.
-    pub fn set_expiry(&self, expiry: SignedDuration) {
+    /// Sets how long a component is offered after it was heard of, and how many
+    /// specifications may wait for one.
+    pub fn set_limits(&self, expiry: SignedDuration, queue: u64) {
         self.shared().directory.set_expiry(expiry);
+        self.queue.store(queue, Ordering::Relaxed);
     }
 
     /// Returns the components of which a client may use something, gone ones included.

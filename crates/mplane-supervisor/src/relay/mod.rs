@@ -8,6 +8,7 @@ mod access;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,10 +35,6 @@ use crate::waiters::{Waiter, Waiters};
 /// components that were away deliver late.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Specifications queued for one component: a bound on what one that never comes back
-/// holds.
-const QUEUE: u64 = 10_000;
-
 /// How long a hand-out may stay without an answer before it is made again: our components
 /// answer at once, and start nothing twice.
 const LEASE: Duration = Duration::from_secs(30);
@@ -51,6 +48,9 @@ pub struct Relay {
     store: Store,
     registries: Registries,
     shared: Mutex<Shared>,
+    /// How many specifications may wait for one component: a bound on what one that never
+    /// comes back holds.
+    queue: AtomicU64,
     /// Components that wait for something to fetch.
     fetching: Waiters<Identity>,
     /// Clients that wait for the end of a specification.
@@ -106,6 +106,7 @@ impl Relay {
         registries: Registries,
         policy: Policy,
         expiry: SignedDuration,
+        queue: u64,
     ) -> Result<Self, OpenRelayError> {
         let mut shared = Shared { policy, ..Shared::default() };
         shared.directory.set_expiry(expiry);
@@ -131,6 +132,7 @@ impl Relay {
             store,
             registries,
             shared: Mutex::new(shared),
+            queue: AtomicU64::new(queue),
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
         })
@@ -224,13 +226,13 @@ impl Relay {
             shared.deadline = shared.deadline.into_iter().chain(lease).min();
         }
         drop(shared);
-        let messages = handed.into_iter().filter_map(|handed| self.read_handed(handed));
+        let messages = handed.iter().filter_map(|handed| self.read_handed(handed));
         Ok(Some(messages.collect()))
     }
 
     /// Reads what is handed to a component.
-    fn read_handed(&self, handed: Handed) -> Option<Message> {
-        let (id, text, is_interrupt) = match &handed {
+    fn read_handed(&self, handed: &Handed) -> Option<Message> {
+        let (id, text, is_interrupt) = match handed {
             Handed::Specification(id, text) => (id, text, false),
             Handed::Interrupt(id, text) => (id, text, true),
         };
@@ -467,14 +469,15 @@ impl Relay {
             asked: asked.clone().into(),
             handed: handed.into(),
             deadline,
-            queue: QUEUE,
+            queue: self.queue.load(Ordering::Relaxed),
         };
         match self.store.accept(new, now).await? {
             Acceptance::Known => self.state_of(from, &token, now).await,
             Acceptance::QueueFull => {
                 let text = format!(
-                    "{QUEUE} specifications wait for component {}, as many as are kept; \
-                     try again later",
+                    "{} specifications wait for component {}, as many as are kept; try \
+                     again later",
+                    self.queue.load(Ordering::Relaxed),
                     choice.component
                 );
                 self.refuse(from, &asked, exception(token, text), now).await

@@ -40,6 +40,9 @@ fn ping(source: &str) -> Capability {
     Capability::new(statement)
 }
 
+/// Specifications that may wait here: few, so that a test is short.
+const QUEUE: u64 = 20;
+
 /// Opens a relay with its store in a folder.
 async fn open(folder: &tempfile::TempDir) -> Relay {
     // The files are free once the thread that writes has ended.
@@ -50,7 +53,9 @@ async fn open(folder: &tempfile::TempDir) -> Relay {
         }
     };
     let (registries, policy) = (Registries::embedded(), Policy::default());
-    Relay::new(store, registries, policy, SignedDuration::from_mins(10)).await.unwrap()
+    Relay::new(store, registries, policy, SignedDuration::from_mins(10), QUEUE)
+        .await
+        .unwrap()
 }
 
 /// A relay with its clock and the tokens it is given.
@@ -333,7 +338,7 @@ async fn a_queue_has_an_end() {
     let Message::Exception(exception) = reply.message else { panic!("it is full") };
     assert_eq!(
         exception.message(),
-        "10000 specifications wait for component Demo.Components.a, as many as are kept; \
+        "20 specifications wait for component Demo.Components.a, as many as are kept; \
          try again later"
     );
 }

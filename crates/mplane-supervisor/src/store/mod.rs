@@ -15,6 +15,7 @@ pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,14 +27,14 @@ use mplane::features::Features;
 use mplane::message::{Capability, Message};
 use mplane::token::Token;
 use mplane_runtime::sqlite::{
-    Database, OpenDatabaseError, ReadError, Readers, WriteError,
+    Database, OpenDatabaseError, ReadError, Readers, WriteError, open_reader,
 };
 use mplane_runtime::stored::{identity_text, message_text};
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub(crate) use self::read::shown;
 pub use self::read::{
     Filter, Known, Measurement, PAGE, Page, Refused, Saved, Step, Stories, Story, Told,
-    timestamp,
 };
 use self::rows::{find, life_of, note, write_life};
 pub use self::sweep::{Retention, Swept};
@@ -66,14 +67,61 @@ impl Id {
     }
 }
 
-/// An open store.
+/// An open store. It *is* an archive that is written to, so it dereferences to one.
 #[derive(Debug)]
 pub struct Store {
     control: Database,
     results: Database,
-    control_readers: Arc<Readers>,
-    results_readers: Arc<Readers>,
+    archive: Archive,
     last_id: AtomicU64,
+}
+
+/// What is in a store, to be read; also while a supervisor writes to it.
+#[derive(Debug)]
+pub struct Archive {
+    control: Arc<Readers>,
+    results: Arc<Readers>,
+}
+
+impl Deref for Store {
+    type Target = Archive;
+
+    fn deref(&self) -> &Archive {
+        &self.archive
+    }
+}
+
+impl Archive {
+    /// Opens what a supervisor has written in a folder.
+    pub fn open(folder: &Path) -> Result<Self, OpenStoreError> {
+        let (control, results) = files(folder);
+        for (path, schemas) in [(&control, CONTROL.len()), (&results, RESULTS.len())] {
+            let read = || {
+                let connection = open_reader(path)?;
+                connection.pragma_query_value(None, "user_version", |row| row.get(0))
+            };
+            let version: i64 = read().map_err(|source| OpenStoreError::NoStore {
+                path: path.clone(),
+                source,
+            })?;
+            if version != i64::try_from(schemas).unwrap_or(i64::MAX) {
+                let path = path.clone();
+                return Err(OpenStoreError::Version { path, version, schemas });
+            }
+        }
+        Ok(Self::new(control, results))
+    }
+
+    /// Makes an archive of files that are there.
+    fn new(control: PathBuf, results: PathBuf) -> Self {
+        let reader = |path| Arc::new(Readers::new(path));
+        Self { control: reader(control), results: reader(results) }
+    }
+}
+
+/// Returns the files of a store.
+fn files(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("control.db"), folder.join("results.db"))
 }
 
 /// A specification to be accepted.
@@ -152,7 +200,7 @@ impl Store {
             path: folder.to_owned(),
             source,
         })?;
-        let (control, results) = (folder.join("control.db"), folder.join("results.db"));
+        let (control, results) = files(folder);
         let opened = Database::open(&control, &CONTROL)?;
         let last: Option<i64> = opened
             .connection
@@ -161,8 +209,7 @@ impl Store {
         Ok(Self {
             control: opened.start()?,
             results: Database::open(&results, &RESULTS)?.start()?,
-            control_readers: Arc::new(Readers::new(control)),
-            results_readers: Arc::new(Readers::new(results)),
+            archive: Archive::new(control, results),
             last_id: AtomicU64::new(last.unwrap_or_default().unsigned_abs()),
         })
     }
@@ -601,6 +648,27 @@ pub enum OpenStoreError {
     /// One of its files.
     #[error(transparent)]
     Open(#[from] OpenDatabaseError),
+    /// There is none.
+    #[error("{path} is no store of a supervisor")]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rusqlite::Error,
+    },
+    /// Another version of the program has written it.
+    #[error(
+        "{path} has schema {version}, this program reads {schemas}; a supervisor of this \
+         version brings an older one up to date when it starts"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        version: i64,
+        /// The schema that is read.
+        schemas: usize,
+    },
     /// The content of one of them.
     #[error("cannot read the store")]
     Read(#[source] rusqlite::Error),

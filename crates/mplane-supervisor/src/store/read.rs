@@ -7,10 +7,10 @@ use mplane::token::Token;
 use mplane_runtime::stored::{identity_text, read_identity, time};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::rows::{LIFE, find, read_life, read_token};
-use super::{Id, Reported, Store, StoreError};
+use super::{Archive, Id, Reported, StoreError};
 use crate::directory::Dialect;
 use crate::life::Life;
 
@@ -61,7 +61,7 @@ pub struct Saved {
 }
 
 /// One line of a list of measurements. Identities are text for people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measurement {
     /// Its name within the supervisor.
     pub id: u64,
@@ -78,27 +78,22 @@ pub struct Measurement {
     /// `queued`, `handed`, `promised`, `result`, `exception`, `interrupted` or `lost`.
     pub state: String,
     /// When it was accepted, UTC.
-    #[serde(serialize_with = "timestamp")]
-    pub accepted: Timestamp,
+    pub accepted: String,
     /// When it ended, UTC.
-    #[serde(serialize_with = "optional_timestamp")]
-    pub settled: Option<Timestamp>,
+    pub settled: Option<String>,
     /// When it is given up, UTC.
-    #[serde(serialize_with = "optional_timestamp")]
-    pub deadline: Option<Timestamp>,
+    pub deadline: Option<String>,
     /// When its client got what came of it, UTC.
-    #[serde(serialize_with = "optional_timestamp")]
-    pub redeemed: Option<Timestamp>,
+    pub redeemed: Option<String>,
     /// How large what came of it is, as JSON; 0 when it is not kept any more.
     pub result_bytes: i64,
 }
 
 /// One step of a story.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
     /// When, UTC.
-    #[serde(serialize_with = "timestamp")]
-    pub at: Timestamp,
+    pub at: String,
     /// What happened.
     pub what: String,
     /// More about it.
@@ -106,7 +101,7 @@ pub struct Step {
 }
 
 /// The story of one specification.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Story {
     /// What it is.
     pub measurement: Measurement,
@@ -119,11 +114,10 @@ pub struct Story {
 }
 
 /// A specification that was not accepted.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Refused {
     /// When, UTC.
-    #[serde(serialize_with = "timestamp")]
-    pub at: Timestamp,
+    pub at: String,
     /// Who asked.
     pub client: String,
     /// The token.
@@ -135,7 +129,7 @@ pub struct Refused {
 }
 
 /// What is known of a token or label.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stories {
     /// Specifications that were accepted, the latest first.
     pub stories: Vec<Story>,
@@ -150,24 +144,9 @@ impl Stories {
     }
 }
 
-/// Writes a time as the protocol does.
-pub fn timestamp<S: serde::Serializer>(
-    at: &Timestamp,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&mplane::when::display_timestamp(*at))
-}
-
-/// Writes a time that may not be there.
-#[expect(clippy::ref_option, reason = "so serde wants it")]
-fn optional_timestamp<S: serde::Serializer>(
-    at: &Option<Timestamp>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => timestamp(at, serializer),
-        None => serializer.serialize_none(),
-    }
+/// Writes a time as the protocol does, UTC.
+pub(crate) fn shown(at: Timestamp) -> String {
+    mplane::when::display_timestamp(at).to_string()
 }
 
 /// Which measurements to list. Empty conditions hold for all.
@@ -184,7 +163,7 @@ pub struct Filter {
 }
 
 /// A part of a list, the latest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Page {
     /// The measurements.
     pub measurements: Vec<Measurement>,
@@ -192,7 +171,7 @@ pub struct Page {
     pub before: Option<u64>,
 }
 
-impl Store {
+impl Archive {
     /// Returns what a client is to be told about one of its specifications; `None` if it
     /// has none with this token.
     pub async fn told(
@@ -201,9 +180,8 @@ impl Store {
         token: &Token,
     ) -> Result<Option<Told>, StoreError> {
         let (client, token) = (identity_text(client), token.clone());
-        let known = self
-            .control_readers
-            .read(move |connection| known(connection, &client, &token));
+        let known =
+            self.control.read(move |connection| known(connection, &client, &token));
         let Some(known) = known.await? else { return Ok(None) };
         Ok(Some(match known.life.state {
             crate::life::State::Settled(_) => {
@@ -216,7 +194,7 @@ impl Store {
 
     /// Returns what a specification has yielded, as JSON.
     pub async fn result(&self, id: Id) -> Result<Option<String>, StoreError> {
-        let read = self.results_readers.read(move |connection| {
+        let read = self.results.read(move |connection| {
             connection
                 .prepare_cached("SELECT message FROM result WHERE specification = ?1")?
                 .query_row(params![id.number()], |row| row.get(0))
@@ -233,7 +211,7 @@ impl Store {
         token: &Token,
     ) -> Result<Option<Reported>, StoreError> {
         let (component, token) = (identity_text(component), token.clone());
-        let read = self.control_readers.read(move |connection| {
+        let read = self.control.read(move |connection| {
             let found = find(connection, &component, &token)?;
             Ok(found.map(|found| Reported {
                 id: found.id,
@@ -247,12 +225,12 @@ impl Store {
 
     /// Returns the components as they were written down.
     pub async fn components(&self) -> Result<Vec<Saved>, StoreError> {
-        Ok(self.control_readers.read(components).await?)
+        Ok(self.control.read(components).await?)
     }
 
     /// Returns when the first specification is to be looked at, UTC.
     pub async fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.control_readers.read(super::sweep::next_deadline).await?)
+        Ok(self.control.read(super::sweep::next_deadline).await?)
     }
 
     /// Lists measurements, the latest first: those before one, at most [`PAGE`].
@@ -263,7 +241,7 @@ impl Store {
         limit: u32,
     ) -> Result<Page, StoreError> {
         let read = self
-            .control_readers
+            .control
             .read(move |connection| list(connection, &filter, before, limit.min(PAGE)));
         Ok(read.await?)
     }
@@ -277,7 +255,7 @@ impl Store {
     ) -> Result<Stories, StoreError> {
         let client = client.as_ref().map(identity_text);
         let read = self
-            .control_readers
+            .control
             .read(move |connection| stories(connection, &token, client.as_deref()));
         Ok(read.await?)
     }
@@ -352,8 +330,9 @@ const MEASUREMENT: &str = "id, token, label, client, component, capability_label
 /// Reads a measurement.
 fn read_measurement(row: &Row<'_>) -> rusqlite::Result<Measurement> {
     let (client, component): (String, String) = (row.get(3)?, row.get(4)?);
-    let at =
-        |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(time));
+    let at = |column| {
+        Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(time).map(shown))
+    };
     Ok(Measurement {
         id: row.get::<_, i64>(0)?.unsigned_abs(),
         token: row.get(1)?,
@@ -362,7 +341,7 @@ fn read_measurement(row: &Row<'_>) -> rusqlite::Result<Measurement> {
         component: identity(&component).to_string(),
         capability: row.get(5)?,
         state: row.get(6)?,
-        accepted: time(row.get(7)?),
+        accepted: shown(time(row.get(7)?)),
         settled: at(8)?,
         deadline: at(9)?,
         redeemed: at(10)?,
@@ -430,7 +409,11 @@ fn stories(
     let found = statement.query_map(params![token, client], |row| {
         let measurement = read_measurement(row)?;
         let steps = steps.query_map(params![row.get::<_, i64>(0)?], |row| {
-            Ok(Step { at: time(row.get(0)?), what: row.get(1)?, detail: row.get(2)? })
+            Ok(Step {
+                at: shown(time(row.get(0)?)),
+                what: row.get(1)?,
+                detail: row.get(2)?,
+            })
         })?;
         Ok(Story {
             measurement,
@@ -448,7 +431,7 @@ fn stories(
     let refused = statement.query_map(params![token, client], |row| {
         let client: String = row.get(1)?;
         Ok(Refused {
-            at: time(row.get(0)?),
+            at: shown(time(row.get(0)?)),
             client: identity(&client).to_string(),
             token: row.get(2)?,
             label: row.get(3)?,
