@@ -14,7 +14,8 @@ mod statistics;
 mod writer;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use header::Header;
 pub use record::{Fate, HEAD_BYTES, RECORD_BYTES, Record};
 pub use statistics::{Quantiles, Statistics, statistics};
-pub(crate) use writer::{Entry, Writer};
+pub(crate) use writer::{Entry, Writer, count};
 
 /// How a log begins.
 pub const MAGIC: [u8; 8] = *b"mPlnLab\n";
@@ -73,13 +74,12 @@ pub struct Log {
 impl Log {
     /// Reads a log from a file.
     pub fn load(path: &Path) -> Result<Self, ReadLogError> {
-        Self::read(&mut File::open(path).map_err(ReadLogError::Read)?)
+        Self::read(&File::open(path).map_err(ReadLogError::Read)?)
     }
 
     /// Reads a log from its beginning.
-    pub fn read(file: &mut File) -> Result<Self, ReadLogError> {
-        file.seek(SeekFrom::Start(0)).map_err(ReadLogError::Read)?;
-        let mut file = io::BufReader::new(file);
+    pub fn read(file: &File) -> Result<Self, ReadLogError> {
+        let mut file = io::BufReader::new(FromStart { file, at: 0 });
         let description = read_description(&mut file)?;
         let mut records = Vec::new();
         let mut bytes = [0; RECORD_BYTES];
@@ -103,6 +103,20 @@ impl Log {
     pub fn ends(&self, record: &Record) -> Option<(&str, &str)> {
         let [one, other] = &self.description.links.get(usize::from(record.link))?.between;
         Some(if record.is_back { (other, one) } else { (one, other) })
+    }
+}
+
+/// A file that is read from its start, wherever others write to it.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(bytes, self.at)?;
+        self.at += u64::try_from(length).unwrap_or(0);
+        Ok(length)
     }
 }
 

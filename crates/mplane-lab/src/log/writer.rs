@@ -68,7 +68,7 @@ fn write(mut file: BufWriter<File>, entries: &Receiver<Entry>) -> io::Result<()>
                     result = file.flush();
                 }
                 // Who asked may have gone.
-                drop(done.send(()));
+                let _ = done.send(());
             }
         }
     }
