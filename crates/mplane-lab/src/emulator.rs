@@ -7,6 +7,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::io;
+use std::net::Ipv6Addr;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -163,6 +164,26 @@ impl Emulator {
     }
 }
 
+/// Returns whether a packet is one by which the kernel tells its neighbours about IPv6:
+/// multicast reports to `ff02::16` (RFC 9777), and router solicitations to `ff02::2`
+/// (RFC 4861). Links do not carry them: they come when they like, and the fates of what is
+/// measured depend on how many packets came before.
+fn is_housekeeping(packet: &[u8]) -> bool {
+    let destination = packet.get(24..40).and_then(|octets| octets.first_chunk::<16>());
+    let is_ip6 = packet.first().is_some_and(|first| first >> 4 == 6);
+    is_ip6
+        && destination.is_some_and(|octets| {
+            let group = Ipv6Addr::from_octets(*octets);
+            group == MULTICAST_LISTENERS || group == ALL_ROUTERS
+        })
+}
+
+/// All routers that understand version 2 of Multicast Listener Discovery.
+const MULTICAST_LISTENERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// All routers on the link.
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+
 /// Makes the calling thread punctual as far as it may be. Returns whether it has
 /// real-time priority.
 ///
@@ -308,7 +329,9 @@ impl Work {
         for _ in 0..TURN {
             let Ok(length) = device.recv(buffer) else { return };
             let (now, now_utc) = (monotonic(), utc());
-            if let Some(packet) = buffer.get(..length) {
+            if let Some(packet) = buffer.get(..length)
+                && !is_housekeeping(packet)
+            {
                 self.accept(index, packet, now, now_utc);
             }
             self.depart(devices);
@@ -396,8 +419,10 @@ impl Work {
             && !self.records.is_empty()
         {
             let batch = std::mem::replace(&mut self.records, Vec::with_capacity(BATCH));
-            // The writer goes on until this end is dropped.
-            let _ = log.send(Entry::Records(batch));
+            if log.send(Entry::Records(batch)).is_err() {
+                // The writer has failed, and says so at the end.
+                self.log = None;
+            }
         }
     }
 

@@ -51,9 +51,11 @@ pub(crate) fn set_up(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    if let Some(mut input) = child.stdin.take() {
-        // If it ends early, what it says tells more than the broken pipe.
-        let _ = input.write_all(script.as_bytes());
+    if let Some(mut input) = child.stdin.take()
+        && let Err(error) = input.write_all(script.as_bytes())
+    {
+        // It has ended early, and what it says tells more.
+        tracing::debug!(%error, "ip does not read what it is told");
     }
     let output = child.wait_with_output().map_err(failed)?;
     if output.status.success() {

@@ -197,6 +197,12 @@ impl Lab {
         Log::read(&file)
     }
 
+    /// Starts a program that is in none of the hosts, but is ended with the lab.
+    pub fn spawn_outside(&self, command: &mut Command) -> io::Result<Child> {
+        names::mark(command, &self.topology.name, &self.id, "");
+        command.spawn()
+    }
+
     /// Ends it: the programs within, the links, the namespaces. Packets on their way are
     /// logged as unfinished.
     pub fn stop(mut self) -> Result<Stopped, StopLabError> {
@@ -254,8 +260,9 @@ impl Lab {
         let ended = self.emulator.take().map_or(Ok(()), Emulator::stop);
         stopped.unseen = unseen.iter().map(|record| record.sequence).sum();
         if let Some((writer, entries)) = self.writer.take() {
-            // A writer that has failed says so below.
-            let _ = entries.send(Entry::Records(unseen));
+            if entries.send(Entry::Records(unseen)).is_err() {
+                tracing::debug!("the writer of the log has ended early, and says why");
+            }
             drop(entries);
             writer.ended().map_err(StopLabError::Log)?;
         }

@@ -28,6 +28,7 @@
 //!
 //! Monotonic clock for times within a lab; UTC beside it, to compare with measurements.
 
+pub mod accuracy;
 pub mod emulate;
 mod emulator;
 mod interface;
@@ -36,6 +37,7 @@ pub mod log;
 mod names;
 mod namespace;
 mod process;
+pub mod registry;
 pub mod topology;
 
 pub use interface::SetUpError;
@@ -43,3 +45,4 @@ pub use lab::{
     Host, Lab, LogTo, Options, ProgramOutput, StartLabError, StopLabError, Stopped,
 };
 pub use namespace::{CreateNamespaceError, Namespace, become_root_within, is_privileged};
+pub use process::{close_output, detach};

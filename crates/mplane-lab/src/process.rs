@@ -16,6 +16,20 @@ const END: Duration = Duration::from_secs(5);
 /// The pause between two looks at what still runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Leaves the terminal and the process group, so that their signals do not reach this
+/// process.
+pub fn detach() {
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "this process leads a group already");
+    }
+}
+
+/// Points standard output to nowhere, so that who reads it sees its end.
+pub fn close_output() -> std::io::Result<()> {
+    let nowhere = fs::OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(&nowhere)?)
+}
+
 /// Ends all programs of a lab: with SIGTERM, and with SIGKILL those that stay. `inodes`
 /// are its namespaces, if it lives still; numbers of dead ones may belong to others by
 /// now. Returns how many had to be ended.

@@ -7,7 +7,7 @@ use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
 use mplane_cli::tools::{
-    CheckArgs, RegistryCommand, ServiceCommand, SpoolArgs, WhenArgs,
+    CheckArgs, LabCommand, RegistryCommand, ServiceCommand, SpoolArgs, WhenArgs,
 };
 
 /// mPlane: coordinated network measurement.
@@ -46,6 +46,13 @@ enum Command {
         #[command(subcommand)]
         command: ServiceCommand,
     },
+    /// Make networks in this machine, with delay and loss, whose every packet is logged
+    ///
+    /// Hosts are network namespaces, links are emulated. Needs root, or user namespaces.
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
     /// Create an authority and certificates for the members of a domain
     Pki {
         #[command(subcommand)]
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
         Command::Spool(args) => args.run(&mut output),
         Command::Registry { command } => command.run(&mut output),
         Command::Service { command } => mplane_cli::block_on(command.run(&mut output)),
+        Command::Lab { command } => command.run(&mut output),
         Command::Pki { command } => command.run(&mut output),
     };
     mplane_cli::conclude(result, &mut output)

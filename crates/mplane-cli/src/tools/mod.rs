@@ -1,7 +1,8 @@
 //! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
-//! services without talking to anyone.
+//! services without talking to anyone, and make networks to measure in.
 
 mod check;
+mod lab;
 mod registry;
 mod service;
 mod spool;
@@ -12,6 +13,7 @@ use std::io;
 use clap::ValueEnum;
 
 pub use check::CheckArgs;
+pub use lab::{AccuracyArgs, Form, HoldArgs, LabCommand, LogFileArgs, RunArgs, UpArgs};
 pub use registry::RegistryCommand;
 pub use service::{ServiceCommand, TestArgs};
 pub use spool::SpoolArgs;

@@ -3,6 +3,7 @@
 
 mod access;
 mod domain;
+mod lab;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/machine.rs"]
 mod machine;
