@@ -114,7 +114,7 @@ impl Lab {
         for link in &topology.links {
             let [one, two] = &link.ends;
             let create = |end: &crate::topology::EndPlan| {
-                let host = hosts.get(end.host).expect(KNOWN);
+                let host = host_of(&hosts, end.host);
                 enter(host, || interface::create_device(&end.interface))
             };
             devices.push([create(one)?, create(two)?]);
@@ -126,7 +126,7 @@ impl Lab {
                 .iter()
                 .flat_map(|link| link.ends.iter().map(|end| (end, link.mtu)));
             let ends: Vec<_> = ends.filter(|(end, _)| end.host == number).collect();
-            let host = hosts.get(number).expect(KNOWN);
+            let host = host_of(&hosts, number);
             enter(host, || interface::set_up(plan, &ends, routes))?;
         }
         let started = monotonic();
@@ -194,7 +194,7 @@ impl Lab {
         if let Some(emulator) = &self.emulator {
             emulator.flush();
         }
-        Log::read(&file)
+        Log::read(file)
     }
 
     /// Starts a program that is in none of the hosts, but is ended with the lab.
@@ -347,6 +347,11 @@ impl Host {
 
 /// Why a host is there.
 const KNOWN: &str = "a topology names hosts that it has";
+
+/// Returns the host with this number.
+fn host_of(hosts: &[Host], number: usize) -> &Host {
+    hosts.get(number).expect(KNOWN)
+}
 
 /// Returns an identifier that nobody else has.
 pub(crate) fn new_id() -> io::Result<String> {

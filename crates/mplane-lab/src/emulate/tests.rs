@@ -177,7 +177,7 @@ fn exponential_jitter_has_its_mean_and_an_end() {
         .iter()
         .zip(0..)
         .map(|(verdict, index)| match verdict {
-            Verdict::Passed { at, .. } => *at - ms(100) * index,
+            Verdict::Passed { at, .. } => at.saturating_sub(ms(100) * index),
             Verdict::Dropped(_) => panic!("nothing is lost"),
         })
         .collect();

@@ -82,7 +82,8 @@ fn read_ip4(head: &[u8]) -> Option<(Header, &[u8])> {
         icmp: None,
         echo: None,
     };
-    let is_first_fragment = u16::from_be_bytes([*f0, *f1]) & 0x1fff == 0;
+    let fragment_offset = u16::from_be_bytes([*f0, *f1]) & 0x1fff;
+    let is_first_fragment = fragment_offset == 0;
     let start = usize::from(first & 0x0f) * 4;
     let payload = head.get(start..).filter(|_| is_first_fragment).unwrap_or_default();
     Some((header, payload))

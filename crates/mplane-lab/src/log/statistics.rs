@@ -59,33 +59,51 @@ impl Quantiles {
 pub fn statistics<'a>(
     records: impl IntoIterator<Item = &'a Record>,
 ) -> BTreeMap<(u16, bool), Statistics> {
-    let mut directions: BTreeMap<_, (Statistics, Vec<u64>, Vec<u64>, Option<u64>)> =
-        BTreeMap::new();
+    let mut directions: BTreeMap<_, Direction> = BTreeMap::new();
     for record in records {
-        let (sums, delays, lateness, newest) =
-            directions.entry((record.link, record.is_back)).or_default();
+        directions.entry((record.link, record.is_back)).or_default().count(record);
+    }
+    directions.into_iter().map(|(key, direction)| (key, direction.finish())).collect()
+}
+
+/// A direction that is being counted.
+#[derive(Debug, Default)]
+struct Direction {
+    sums: Statistics,
+    delays_ns: Vec<u64>,
+    lateness_ns: Vec<u64>,
+    /// The highest sequence number that has been delivered.
+    newest: Option<u64>,
+}
+
+impl Direction {
+    /// Counts a record. Those of what was delivered come in the order of departure.
+    fn count(&mut self, record: &Record) {
+        let fate = self.sums.fates.entry(record.fate).or_default();
         if !record.fate.is_packet() {
-            *sums.fates.entry(record.fate).or_default() += record.sequence;
-            continue;
+            *fate += record.sequence;
+            return;
         }
-        *sums.fates.entry(record.fate).or_default() += 1;
-        sums.arrived += u64::from(!record.is_copy);
+        *fate += 1;
+        self.sums.arrived += u64::from(!record.is_copy);
         if record.fate == Fate::Delivered {
-            // Records of what was delivered are in the order of their departures.
-            sums.copies += u64::from(record.is_copy);
-            let is_overtaken = newest.is_some_and(|newest| record.sequence < newest);
-            sums.overtaken += u64::from(is_overtaken && !record.is_copy);
-            *newest = (*newest).max(Some(record.sequence));
-            delays.extend(record.delay_ns());
-            lateness.extend(record.lateness_ns());
+            let is_overtaken = self.newest.is_some_and(|newest| record.sequence < newest);
+            self.sums.overtaken += u64::from(is_overtaken && !record.is_copy);
+            self.newest = self.newest.max(Some(record.sequence));
+            self.sums.copies += u64::from(record.is_copy);
+            self.delays_ns.extend(record.delay_ns());
+            self.lateness_ns.extend(record.lateness_ns());
         }
     }
-    let finish = |(sums, delays, lateness, _)| Statistics {
-        delay_ns: Quantiles::of(delays),
-        lateness_ns: Quantiles::of(lateness),
-        ..sums
-    };
-    directions.into_iter().map(|(key, sums)| (key, finish(sums))).collect()
+
+    /// Returns what was counted.
+    fn finish(self) -> Statistics {
+        Statistics {
+            delay_ns: Quantiles::of(self.delays_ns),
+            lateness_ns: Quantiles::of(self.lateness_ns),
+            ..self.sums
+        }
+    }
 }
 
 #[cfg(test)]

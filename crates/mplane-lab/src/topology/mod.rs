@@ -243,7 +243,8 @@ fn read(file: &TopologyFile, name: &str) -> Result<Topology, ParseTopologyError>
     let mut links: Vec<LinkPlan> = Vec::new();
     for (link, number) in file.link.iter().zip(1..) {
         let plan = read_link(link, number, &file.families, &hosts, &links)?;
-        let place = link.addresses.as_ref().map_or(link.between.span(), Spanned::span);
+        let place = link.addresses.as_ref().map(Spanned::span);
+        let place = place.unwrap_or_else(|| link.between.span());
         let [end, _] = &plan.ends;
         for address in &end.addresses {
             claim(place.clone(), address.network())?;

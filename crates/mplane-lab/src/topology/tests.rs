@@ -151,19 +151,13 @@ fn refuses_what_is_wrong_and_names_the_place() {
 #[test]
 fn limits_hold_at_their_values_and_not_beyond() {
     let with = |hosts: usize, links: usize| {
-        let host: String = (0..hosts)
-            .map(|number| format!("[[host]]\nname = \"h{number}\"\n"))
-            .collect();
-        let link: String = (0..links)
-            .map(|number| {
-                format!(
-                    "[[link]]\nbetween = [\"h{}\", \"h{}\"]\n",
-                    number % 8,
-                    8 + number / 8
-                )
-            })
-            .collect();
-        Topology::parse(&format!("{host}{link}"), "lab")
+        let host = |number| format!("[[host]]\nname = \"h{number}\"\n");
+        let link = |number| {
+            let (one, other) = (number % 8, 8 + number / 8);
+            format!("[[link]]\nbetween = [\"h{one}\", \"h{other}\"]\n")
+        };
+        let parts: Vec<_> = (0..hosts).map(host).chain((0..links).map(link)).collect();
+        Topology::parse(&parts.concat(), "lab")
     };
     assert!(with(HOSTS, LINKS).is_ok());
     let error = with(HOSTS + 1, 1).expect_err("too many").to_string();
