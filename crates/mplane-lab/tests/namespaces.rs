@@ -131,35 +131,38 @@ fn packets_pass_a_router_and_take_the_delay_of_each_link() {
     assert_eq!(lab.stop().expect("an end").unseen, 0);
 }
 
-/// Sends numbered packets, and returns which of them arrive, in their order.
+/// As many small packets wait in any socket.
+const GROUP: u32 = 100;
+
+/// Sends numbered packets in groups, and returns which of them arrive, in their order.
+/// It waits after each group until all that the log calls delivered have arrived.
 fn send_numbers(lab: &Lab, count: u32) -> Vec<u32> {
     let (client, server) = (socket(lab, "a", 0), socket(lab, "b", ECHO));
     let to = target(lab, "b", false);
-    std::thread::scope(|scope| {
-        // Received as they come: what waits in a socket has a limit of its own.
-        let receiver = scope.spawn(|| {
-            let mut numbers = Vec::new();
-            let mut buffer = [0; 4];
-            while server.recv(&mut buffer).expect("a packet") > 0 {
-                numbers.push(u32::from_be_bytes(buffer));
-            }
-            numbers
-        });
-        for number in 0..count {
+    let mut numbers = Vec::new();
+    for sent in (0..count).step_by(GROUP as usize) {
+        let next = count.min(sent + GROUP);
+        for number in sent..next {
             client.send_to(&number.to_be_bytes(), to).expect("a route to b");
         }
-        let is_decided = |log: &Log| {
-            let packets = records(log, "a", "b").into_iter();
-            let first = packets.filter(|record| !record.is_copy);
-            first.count() == usize::try_from(count).expect("small")
-        };
-        log_when(lab, is_decided);
-        // An empty packet is the end. It comes from the host itself, past the link.
-        let own = lab.host("b").expect("a host").run(|| UdpSocket::bind("[::]:0"));
-        let own = own.expect("a namespace").expect("a port of one's own");
-        own.send_to(&[], to).expect("a route to itself");
-        receiver.join().expect("all are received")
-    })
+        // A copy departs right behind its packet, so it is known when the next one is.
+        let log = log_when(lab, |log| {
+            let packets = records(log, "a", "b");
+            let first = packets.iter().filter(|record| !record.is_copy).count();
+            first == next as usize
+        });
+        let is_delivered = |record: &&Record| record.fate == Fate::Delivered;
+        let delivered = records(&log, "a", "b").iter().filter(is_delivered).count();
+        while numbers.len() < delivered {
+            let mut buffer = [0; 4];
+            server.recv(&mut buffer).expect("what the log calls delivered arrives");
+            numbers.push(u32::from_be_bytes(buffer));
+        }
+    }
+    server.set_nonblocking(true).expect("a socket");
+    let more = server.recv(&mut [0; 4]);
+    assert_eq!(more.map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+    numbers
 }
 
 #[test]

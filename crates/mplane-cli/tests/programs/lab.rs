@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::domain::MPLANE;
-use crate::machine::networks_work;
+use crate::machine::{AS_NOBODY, give_away, inside, networks_work, reachable, works};
 use crate::support::{DEADLINE, LOOK_AGAIN, Program, Stream, command, folder};
 
 /// Two hosts, and a program in one of them.
@@ -211,6 +211,52 @@ fn signals_end_a_lab_and_what_runs_in_it() {
         assert_eq!(marked(&id), 0);
     }
     labs.wait_until_empty();
+}
+
+/// Lets everyone make devices, in a view of the files that is its own. The device of a
+/// system may be for root alone.
+const TUN_FOR_ALL: &str = "mount --make-rprivate /
+    mknod -m 666 tun c 10 200
+    mount --bind tun /dev/net/tun
+    exec \"$@\"";
+
+#[test]
+fn users_without_rights_have_labs_in_a_user_namespace() {
+    let Some(labs) = Labs::new() else { return };
+    let with_namespaces =
+        [AS_NOBODY.as_slice(), &["unshare", "--user", "--net"]].concat();
+    if !works(&with_namespaces) {
+        return;
+    }
+    let place = labs.folder.path();
+    fs::create_dir(place.join("tmp")).expect("a folder");
+    give_away(place);
+    let program = reachable(place, &labs.lab(&[]));
+    let lab = |arguments: &[&str]| {
+        let mut command = inside(&AS_NOBODY, &program);
+        command.args(arguments);
+        let outer = ["unshare", "--mount", "sh", "-e", "-c", TUN_FOR_ALL, "sh"];
+        let mut command = inside(&outer, &command);
+        let output = command.current_dir(place).output().expect("unshare is there");
+        fs::remove_file(place.join("tun")).expect("the device was made");
+        output
+    };
+    let ran = lab(&["run", "pair.toml", "--", "sh", "-c", "id -u; getent ahostsv4 b"]);
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{errors}");
+    assert!(errors.contains("run without real-time priority"), "{errors}");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(said.starts_with("0\n10.0.1.2 "), "{said}");
+    let up = lab(&["up", "pair.toml"]);
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let route = lab(&["exec", "pair", "b", "--", "ip", "route", "get", "10.0.1.1"]);
+    let said = String::from_utf8_lossy(&route.stdout);
+    assert!(
+        said.contains("dev to-a"),
+        "{said} {}",
+        String::from_utf8_lossy(&route.stderr)
+    );
+    assert!(lab(&["down", "pair"]).status.success());
 }
 
 #[test]
