@@ -145,7 +145,7 @@ fn send_numbers(lab: &Lab, count: u32) -> Vec<u32> {
         for number in sent..next {
             client.send_to(&number.to_be_bytes(), to).expect("a route to b");
         }
-        // A copy departs right behind its packet, so it is known when the next one is.
+        // A packet and its copy depart together, so both are known or none.
         let log = log_when(lab, |log| {
             let packets = records(log, "a", "b");
             let first = packets.iter().filter(|record| !record.is_copy).count();
