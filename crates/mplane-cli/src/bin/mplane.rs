@@ -7,8 +7,8 @@ use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
 use mplane_cli::tools::{
-    CheckArgs, ComponentsArgs, MeasurementsArgs, RegistryCommand, ServiceCommand,
-    SpoolArgs, WhenArgs, WhyArgs,
+    CheckArgs, ComponentsArgs, LabCommand, MeasurementsArgs, RegistryCommand,
+    ServiceCommand, SpoolArgs, WhenArgs, WhyArgs,
 };
 
 /// mPlane: coordinated network measurement.
@@ -56,6 +56,13 @@ enum Command {
         #[command(subcommand)]
         command: ServiceCommand,
     },
+    /// Make networks in this machine, with delay and loss, whose every packet is logged
+    ///
+    /// Hosts are network namespaces, links are emulated. Needs root, or user namespaces.
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
     /// Create an authority and certificates for the members of a domain
     Pki {
         #[command(subcommand)]
@@ -79,6 +86,7 @@ fn main() -> ExitCode {
         Command::Components(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Registry { command } => command.run(&mut output),
         Command::Service { command } => mplane_cli::block_on(command.run(&mut output)),
+        Command::Lab { command } => command.run(&mut output),
         Command::Pki { command } => command.run(&mut output),
     };
     mplane_cli::conclude(result, &mut output)

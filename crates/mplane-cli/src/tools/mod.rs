@@ -1,7 +1,8 @@
 //! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
-//! services, and at what a supervisor knows.
+//! services, at what a supervisor knows, and make networks to measure in.
 
 mod check;
+mod lab;
 mod registry;
 mod service;
 mod spool;
@@ -13,6 +14,7 @@ use std::io;
 use clap::ValueEnum;
 
 pub use check::CheckArgs;
+pub use lab::{AccuracyArgs, Form, HoldArgs, LabCommand, LogFileArgs, RunArgs, UpArgs};
 pub use registry::RegistryCommand;
 pub use service::{ServiceCommand, TestArgs};
 pub use spool::SpoolArgs;
