@@ -11,7 +11,7 @@ use clap::Args;
 use mplane_lab::registry::{Claim, Entry, Registry};
 use mplane_lab::topology::{LAB_NAME_LENGTH, Topology, is_name};
 use mplane_lab::{Lab, LogTo, Options, ProgramOutput, Stopped};
-use mplane_runtime::shutdown::{Received, on_signal};
+use mplane_runtime::shutdown::{HangUp, Received, on_signal};
 use tokio_util::sync::CancellationToken;
 
 use super::make_command;
@@ -170,7 +170,7 @@ impl HoldArgs {
         watch(&registry, &topology.name)?;
         crate::block_on(async {
             let shutdown = CancellationToken::new();
-            on_signal(shutdown.clone())?;
+            on_signal(shutdown.clone(), HangUp::Ends)?;
             let output = ProgramOutput::Folder(folder);
             let (lab, _) = self.lab.start(&topology, &mut claim, output)?;
             say_ready()?;
@@ -247,7 +247,7 @@ impl RunArgs {
         watch(&registry, &topology.name)?;
         crate::block_on(async {
             let shutdown = CancellationToken::new();
-            let received = on_signal(shutdown.clone())?;
+            let received = on_signal(shutdown.clone(), HangUp::Ends)?;
             let (lab, entry) =
                 self.lab.start(&topology, &mut claim, ProgramOutput::Inherit)?;
             tell_priority(&entry, &topology, output);
