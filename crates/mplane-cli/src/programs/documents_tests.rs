@@ -50,6 +50,11 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
         ("## `[tls]`", "[tls]\n", &[][..]),
         ("## `[registries]`", "[registries]\n", &[]),
         ("## `[access]`", "[access]\n", &[]),
+        (
+            "## `[supervisor]`",
+            "[supervisor]\nlistener = { address = \"127.0.0.1:0\" }\n",
+            &["listener", "component-listener"],
+        ),
         ("### `[supervisor.listener]`", "[supervisor.listener]\n", &[]),
         (
             "### `[supervisor.component-listener]`",

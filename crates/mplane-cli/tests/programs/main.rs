@@ -12,6 +12,7 @@ mod metrics;
 mod plain;
 mod reload;
 mod restart;
+mod story;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
 mod support;

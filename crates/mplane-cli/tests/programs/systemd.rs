@@ -31,7 +31,8 @@ fn documented(domain: &Domain, program: &str, name: &str) -> PathBuf {
         .replace(&credentials, &format!("{pki}/{name}.key"))
         .replace("/etc/mplane/pki/ca.crt", &format!("{pki}/ca.crt"))
         .replace(&format!("/etc/mplane/pki/{program}.crt"), &format!("{pki}/{name}.crt"))
-        .replace("/var/lib/mplane/component.spool", "component.spool");
+        .replace("/var/lib/mplane/component.spool", "component.spool")
+        .replace("/var/lib/mplane-supervisor/store", "store");
     assert!(!config.contains("mplane/"), "{config}");
     let path = domain.path(&format!("{program}.toml"));
     fs::write(&path, config).expect("the folder is ours");

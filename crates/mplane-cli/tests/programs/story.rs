@@ -1,0 +1,95 @@
+//! A supervisor with a store: what it has accepted outlives it, and everything has a story.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use crate::domain::{Domain, MPLANE, MPSUP, address_in, check_result, daemon, measure};
+use crate::support::{Finished, Program, Stream, command, run};
+
+/// Starts a supervisor with a store at an address; returns it with its configuration.
+fn supervisor(domain: &Domain, address: &str) -> (Program, SocketAddr, PathBuf) {
+    let section = format!(
+        "[supervisor]\ndata = \"store\"\n\n[supervisor.listener]\naddress = \"{address}\"\n"
+    );
+    let config = domain.configure("supervisor.toml", "sup-1", &section);
+    let mut supervisor = Program::start(daemon(MPSUP, &config));
+    let address = address_in(&supervisor.wait_for(Stream::Err, &["\"supervises\""]));
+    (supervisor, address, config)
+}
+
+/// Runs a tool of `mplane` with a configuration.
+fn tool(arguments: &[&str], config: &PathBuf) -> Finished {
+    let mut tool = command(MPLANE);
+    tool.args(arguments).arg("--config").arg(config);
+    run(tool)
+}
+
+#[test]
+fn a_supervisor_that_is_killed_goes_on_with_what_it_had_accepted() {
+    let domain = Domain::new();
+    let (victim, address, _) = supervisor(&domain, "127.0.0.1:0");
+    let mut component = domain.component(address);
+    let mut shell = domain.shell_of("cli-1", address);
+    let commands = format!("{}; wait", measure(address.port(), "now + 4s / 1s"));
+    shell.args(["-c", &commands]);
+    let shell = Program::start(shell);
+    component.wait_for(Stream::Err, &["accepted a specification"]);
+    victim.signal(Signal::SIGKILL);
+    assert!(!victim.finish().status.success());
+
+    let (_supervisor, _, config) = supervisor(&domain, &address.to_string());
+    // The shell has lost its connection once; what was promised to it is there.
+    let output = shell.finish();
+    let token = output
+        .output
+        .err
+        .split("(token ")
+        .nth(1)
+        .and_then(|rest| rest.split(')').next())
+        .unwrap_or_else(|| panic!("{output:#?}"))
+        .to_owned();
+    component.wait_for(Stream::Err, &["\"finished\"", "result"]);
+    let deadline = std::time::Instant::now() + crate::support::DEADLINE;
+    let story = loop {
+        let story = tool(&["why", &token], &config).expect(0).out;
+        if story.contains("delivered") {
+            break story;
+        }
+        assert!(std::time::Instant::now() < deadline, "{story}");
+        std::thread::sleep(crate::support::LOOK_AGAIN);
+    };
+    for step in ["accepted", "handed", "hand-out 1", "promised", "delivered", "4 rows"] {
+        assert!(story.contains(step), "{step}: {story}");
+    }
+    assert!(story.contains("Test.Clients.cli-1 asked Test.Components.com-1"), "{story}");
+}
+
+#[test]
+fn what_a_client_knows_and_what_an_operator_knows_of_a_measurement() {
+    let domain = Domain::new();
+    let (_supervisor, address, config) = supervisor(&domain, "127.0.0.1:0");
+    let _component = domain.component(address);
+    let commands = format!("{}; wait", measure(address.port(), "now + 1s / 1s"));
+    check_result(&domain.shell(address, &commands).expect(0));
+    domain.shell(address, "set destination.port 99999; when now; runcap x").expect(1);
+    let client = domain.path("shell-cli-1.toml");
+    for config in [&config, &client] {
+        let listed = tool(&["measurements"], config).expect(0).out;
+        assert!(listed.contains("tcp-connect-ip4-0  result"), "{listed}");
+        let story = tool(&["why", "tcp-connect-ip4-0"], config).expect(0).out;
+        assert!(story.contains("it is now done: there is a result"), "{story}");
+        assert!(story.contains("redeemed"), "{story}");
+        let json =
+            tool(&["why", "tcp-connect-ip4-0", "-o", "json"], config).expect(0).out;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+        assert_eq!(json["stories"][0]["measurement"]["state"], "result");
+        let none = tool(&["measurements", "--state", "lost"], config).expect(0).out;
+        assert!(!none.contains("tcp-connect"), "{none}");
+        let components = tool(&["components"], config).expect(0).out;
+        assert!(components.contains("Test.Components.com-1  connected"), "{components}");
+        let unknown = tool(&["why", "no-such-token"], config).expect(1);
+        assert!(unknown.err.contains("no-such-token") || unknown.err.contains("no spec"));
+    }
+}
