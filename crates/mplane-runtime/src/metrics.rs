@@ -1,7 +1,8 @@
 //! Metrics and health of a program, on a port of their own.
 //!
 //! `GET /metrics` answers in the `OpenMetrics` text format, which Prometheus reads, and
-//! `GET /healthz` with 200 as long as the program answers at all. The port speaks plain
+//! `GET /healthz` with 200 as long as the program answers at all; `GET /readyz` with 503 and
+//! the reason while it cannot do its work. The port speaks plain
 //! HTTP and tells nothing but counts: it is meant for the loopback interface.
 
 use std::net::SocketAddr;
@@ -95,17 +96,23 @@ impl ComponentMetrics {
     }
 }
 
-/// Serves metrics and health until `shutdown`.
+/// Says whether a program can do its work; if not, why.
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Serves metrics, health and readiness until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
+    ready: Ready,
     shutdown: CancellationToken,
 ) {
     let shown = Arc::new(Mutex::new(registry));
     let router = Router::new()
         .route("/metrics", get(show))
+        .with_state(shown)
         .route("/healthz", get(async || "ok\n"))
-        .with_state(shown);
+        .route("/readyz", get(tell_ready))
+        .with_state(ready);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -133,6 +140,14 @@ pub async fn serve(
                 () = shutdown.cancelled() => {}
             }
         });
+    }
+}
+
+/// Says whether the program can do its work.
+async fn tell_ready(State(ready): State<Ready>) -> (StatusCode, String) {
+    match ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".into()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod directory;
 pub mod life;
+pub mod metrics;
 pub mod relay;
 pub mod server;
 pub mod store;

@@ -131,7 +131,9 @@ async fn keep_time(supervisor: Arc<Supervisor>) {
             () = tokio::time::sleep(TICK) => {}
             () = supervisor.shutdown.cancelled() => return,
         }
-        if let Err(error) = supervisor.relay.handle_timeout(Timestamp::now()).await {
+        let now = Timestamp::now();
+        supervisor.relay.count(now);
+        if let Err(error) = supervisor.relay.handle_timeout(now).await {
             error!(%error, "cannot give up what is over");
         }
     }

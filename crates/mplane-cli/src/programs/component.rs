@@ -122,7 +122,9 @@ async fn start(
         tell_metrics(&listener)?;
         let mut registry = prometheus_client::registry::Registry::default();
         component.metrics().register(&mut registry);
-        tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
+        let ready = Arc::clone(&component);
+        let ready: metrics::Ready = Arc::new(move || ready.ready());
+        tasks.spawn(metrics::serve(listener, registry, ready, shutdown.clone()));
     }
     if let Some((listener, transport)) = listener {
         let router = client_routes(Arc::new(Listening(Arc::clone(&component))));

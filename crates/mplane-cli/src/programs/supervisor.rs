@@ -100,8 +100,11 @@ async fn start(
     if let Some(metrics) = &config.metrics {
         let listener = listen(metrics.address).await?;
         tell_metrics(&listener)?;
-        let registry = prometheus_client::registry::Registry::default();
-        tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
+        let mut registry = prometheus_client::registry::Registry::default();
+        supervisor.relay().metrics().register(&mut registry);
+        let ready = Arc::clone(&supervisor);
+        let ready: metrics::Ready = Arc::new(move || ready.relay().ready());
+        tasks.spawn(metrics::serve(listener, registry, ready, shutdown.clone()));
     }
     if let Some((second, transport)) = second {
         info!(components = %second.local_addr()?, "supervises at a second address");

@@ -41,6 +41,9 @@ pub use crate::timer::OpenAlarmError;
 use crate::timer::{Alarm, Ring};
 use crate::tls::fresh_token;
 
+/// Why nothing new is accepted.
+const FULL: &str = "the spool of this component is full; try again later";
+
 /// How long services may take to end after they were told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -137,6 +140,11 @@ impl Component {
     /// Returns what is counted.
     pub const fn metrics(&self) -> &ComponentMetrics {
         &self.metrics
+    }
+
+    /// Says whether new specifications can be accepted; if not, why.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.state().is_full { Err(FULL.into()) } else { Ok(()) }
     }
 
     /// Returns every capability.
@@ -381,9 +389,8 @@ impl Component {
             Fill::Low | Fill::Middle => return,
             Fill::High | Fill::Over => {
                 if !std::mem::replace(is_full, true) {
-                    let reason = "the spool of this component is full; try again later";
-                    warn!(used_bytes = spool.used_bytes(), reason);
-                    exchange.set_full(Some(reason.into()));
+                    warn!(used_bytes = spool.used_bytes(), FULL);
+                    exchange.set_full(Some(FULL.into()));
                 }
             }
         }

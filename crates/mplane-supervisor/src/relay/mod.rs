@@ -10,7 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity, Policy, Withheld};
@@ -24,8 +24,11 @@ use mplane::registry::{CORE, Registries};
 use mplane::token::Token;
 use tracing::{info, warn};
 
-use crate::directory::{Dialect, Directory, RegisterError};
+use crate::directory::{Dialect, Directory, Presence, RegisterError};
 use crate::life::{Effect, End, State};
+use crate::metrics::{
+    EndLabel, PresenceLabel, RefusedLabel, RefusedReason, SupervisorMetrics,
+};
 use crate::store::{
     Acceptance, Handed, Id, Known, New, OpenStoreError, Reported, Store, StoreError, Told,
 };
@@ -48,6 +51,7 @@ pub struct Relay {
     store: Store,
     registries: Registries,
     shared: Mutex<Shared>,
+    metrics: SupervisorMetrics,
     /// How many specifications may wait for one component: a bound on what one that never
     /// comes back holds.
     queue: AtomicU64,
@@ -69,6 +73,8 @@ struct Shared {
     seen: BTreeMap<Identity, Timestamp>,
     /// When a specification is to be looked at next, UTC.
     deadline: Option<Timestamp>,
+    /// Why the store did not work when it was last written to.
+    broken: Option<String>,
 }
 
 impl Shared {
@@ -132,10 +138,45 @@ impl Relay {
             store,
             registries,
             shared: Mutex::new(shared),
+            metrics: SupervisorMetrics::default(),
             queue: AtomicU64::new(queue),
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
         })
+    }
+
+    /// Says whether the store worked when it was last written to; if not, why.
+    pub fn ready(&self) -> Result<(), String> {
+        self.shared().broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// Returns what is counted.
+    pub const fn metrics(&self) -> &SupervisorMetrics {
+        &self.metrics
+    }
+
+    /// Counts who is there and who waits.
+    pub fn count(&self, now: Timestamp) {
+        let mut counts = [Presence::Connected, Presence::Silent, Presence::Gone]
+            .map(|presence| (presence, 0));
+        let shared = self.shared();
+        let expiry = shared.directory.expiry();
+        for (_, component) in shared.directory.components() {
+            let presence = component.presence(expiry, now);
+            for (known, count) in &mut counts {
+                *count += i64::from(*known == presence);
+            }
+        }
+        let pending = shared.pending.len();
+        drop(shared);
+        for (presence, count) in counts {
+            let label = PresenceLabel { presence: presence.word() };
+            self.metrics.components.get_or_create(&label).set(count);
+        }
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.pending.set(gauge(pending));
+        self.metrics.fetching.set(gauge(self.fetching.len()));
+        self.metrics.redeeming.set(gauge(self.redeeming.len()));
     }
 
     /// Returns the store, to be asked about what is in it.
@@ -178,6 +219,7 @@ impl Relay {
                 let mut shared = self.shared();
                 shared.directory.arrive(from, features, dialect, now, now);
                 shared.directory.register(from, capability);
+                self.metrics.registrations.inc();
                 Ok(())
             }
             Message::Withdrawal(withdrawal) => {
@@ -213,6 +255,7 @@ impl Relay {
         let (handed, is_more) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
+                self.metrics.store_failures.inc();
                 self.shared().pending.insert(from.clone());
                 return Err(error);
             }
@@ -226,6 +269,13 @@ impl Relay {
             shared.deadline = shared.deadline.into_iter().chain(lease).min();
         }
         drop(shared);
+        for handed in &handed {
+            if let Handed::Specification { accepted, .. } = handed {
+                self.metrics.handed.inc();
+                let waited = now.duration_since(*accepted).as_secs_f64();
+                self.metrics.dispatch.observe(waited.max(0.0));
+            }
+        }
         let messages = handed.iter().filter_map(|handed| self.read_handed(handed));
         Ok(Some(messages.collect()))
     }
@@ -233,8 +283,8 @@ impl Relay {
     /// Reads what is handed to a component.
     fn read_handed(&self, handed: &Handed) -> Option<Message> {
         let (id, text, is_interrupt) = match handed {
-            Handed::Specification(id, text) => (id, text, false),
-            Handed::Interrupt(id, text) => (id, text, true),
+            Handed::Specification { id, text, .. } => (id, text, false),
+            Handed::Interrupt { id, text } => (id, text, true),
         };
         match json::decode(text.as_bytes(), &self.registries) {
             Ok(Message::Specification(specification)) if is_interrupt => {
@@ -275,8 +325,9 @@ impl Relay {
         let message = self.to_client(&reported, from, message);
         let stepped = self.store.delivered(&reported, end, &message, now).await?;
         match stepped.effect {
-            Effect::Settle(_) => self.redeeming.wake(&stepped.id),
+            Effect::Settle(end) => self.settled(stepped.id, end),
             Effect::TooLate => {
+                self.metrics.too_late.inc();
                 info!(specification = stepped.id.0, component = %from, "delivered once more");
             }
             _ => {}
@@ -330,6 +381,8 @@ impl Relay {
             }
         };
         handled.unwrap_or_else(|error| {
+            self.metrics.store_failures.inc();
+            self.shared().broken = Some(error.to_string());
             warn!(client = %from, %error, "the store does not work");
             let text = format!("this supervisor cannot store what it accepts: {error}");
             Reply::finally(Exception::new(token, text))
@@ -350,7 +403,7 @@ impl Relay {
             let word = Exception::new(Some(token.clone()), word).into();
             match self.store.interrupted(known.id, &word, now).await?.map(|s| s.effect) {
                 Some(Effect::Wake) => self.wake(&known.component),
-                Some(Effect::Settle(_)) => self.redeeming.wake(&known.id),
+                Some(Effect::Settle(end)) => self.settled(known.id, end),
                 _ => {}
             }
         }
@@ -380,15 +433,18 @@ impl Relay {
         };
         for overdue in overdue {
             match overdue.effect {
-                Effect::Wake => self.wake(&overdue.component),
-                Effect::Settle(_) => {
+                Effect::Wake => {
+                    self.metrics.handed_again.inc();
+                    self.wake(&overdue.component);
+                }
+                Effect::Settle(end) => {
                     let text = format!(
                         "lost: component {} {}",
                         overdue.component, overdue.reason
                     );
                     let word = Exception::new(Some(overdue.token), text).into();
                     self.store.keep(overdue.id, &word, now).await?;
-                    self.redeeming.wake(&overdue.id);
+                    self.settled(overdue.id, end);
                 }
                 _ => {}
             }
@@ -398,8 +454,15 @@ impl Relay {
         Ok(())
     }
 
-    /// Writes down when components were last heard of.
+    /// Writes down when components were last heard of, and takes note of whether that works.
     pub async fn write_seen(&self) -> Result<(), StoreError> {
+        let written = self.try_write_seen().await;
+        self.shared().broken = written.as_ref().err().map(ToString::to_string);
+        written
+    }
+
+    /// Writes down when components were last heard of.
+    async fn try_write_seen(&self) -> Result<(), StoreError> {
         loop {
             let seen: Vec<_> = {
                 let mut shared = self.shared();
@@ -407,11 +470,19 @@ impl Relay {
                     .take(SEEN_AT_ONCE)
                     .collect()
             };
-            if seen.is_empty() {
+            let is_last = seen.len() < SEEN_AT_ONCE;
+            // Also if there is nothing to write: whether it works is to be known.
+            self.store.seen(seen).await?;
+            if is_last {
                 return Ok(());
             }
-            self.store.seen(seen).await?;
         }
+    }
+
+    /// Tells who waits that a specification has ended.
+    fn settled(&self, id: Id, end: End) {
+        self.metrics.settled.get_or_create(&EndLabel { end: end.word() }).inc();
+        self.redeeming.wake(&id);
     }
 
     /// Has a component fetch what is queued for it.
@@ -441,11 +512,15 @@ impl Relay {
         };
         let choice = match chosen {
             Ok(choice) => choice,
-            Err(refused) => return self.refuse(from, &asked, refused, now).await,
+            Err(refused) => {
+                let reason = RefusedReason::capability;
+                return self.refuse(from, &asked, refused, reason, now).await;
+            }
         };
         let Some(delays) = asked.when().delays(now) else {
             let text = format!("the temporal scope {} is over", asked.when());
-            return self.refuse(from, &asked, exception(token, text), now).await;
+            let (refused, reason) = (exception(token, text), RefusedReason::scope);
+            return self.refuse(from, &asked, refused, reason, now).await;
         };
         let id = self.store.next_id();
         let mut handed = asked.clone();
@@ -471,7 +546,10 @@ impl Relay {
             deadline,
             queue: self.queue.load(Ordering::Relaxed),
         };
-        match self.store.accept(new, now).await? {
+        let started = Instant::now();
+        let accepted = self.store.accept(new, now).await?;
+        self.metrics.store.observe(started.elapsed().as_secs_f64());
+        match accepted {
             Acceptance::Known => self.state_of(from, &token, now).await,
             Acceptance::QueueFull => {
                 let text = format!(
@@ -480,9 +558,11 @@ impl Relay {
                     self.queue.load(Ordering::Relaxed),
                     choice.component
                 );
-                self.refuse(from, &asked, exception(token, text), now).await
+                let (refused, reason) = (exception(token, text), RefusedReason::queue);
+                self.refuse(from, &asked, refused, reason, now).await
             }
             Acceptance::New => {
+                self.metrics.accepted.inc();
                 info!(specification = id.0, client = %from, component = %choice.component,
                     "accepted");
                 let mut shared = self.shared();
@@ -502,12 +582,14 @@ impl Relay {
         from: &Identity,
         asked: &Specification,
         refused: Reply,
+        why: RefusedReason,
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
         let token = asked.token();
         if self.store.told(from, &token).await?.is_some() {
             return self.state_of(from, &token, now).await;
         }
+        self.metrics.refused.get_or_create(&RefusedLabel { reason: why }).inc();
         if let Message::Exception(exception) = &refused.message {
             let reason = exception.message().to_owned();
             self.store.refuse(from, &token, asked.label(), reason, now).await?;
@@ -556,6 +638,7 @@ impl Relay {
             Told::Ended(known, Some(text)) => {
                 match json::decode(text.as_bytes(), &self.registries) {
                     Ok(message) => {
+                        self.metrics.redeemed.inc();
                         self.store.redeemed(known.id, now);
                         Reply::finally(message)
                     }

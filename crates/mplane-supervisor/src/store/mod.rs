@@ -29,7 +29,7 @@ use mplane::token::Token;
 use mplane_runtime::sqlite::{
     Database, OpenDatabaseError, ReadError, Readers, WriteError, open_reader,
 };
-use mplane_runtime::stored::{identity_text, message_text};
+use mplane_runtime::stored::{identity_text, message_text, time};
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::read::shown;
@@ -165,10 +165,22 @@ pub enum Acceptance {
 /// Something handed to a component.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Handed {
-    /// A specification, as JSON.
-    Specification(Id, String),
-    /// An interrupt of the specification.
-    Interrupt(Id, String),
+    /// A specification.
+    Specification {
+        /// Its name here.
+        id: Id,
+        /// It, as JSON.
+        text: String,
+        /// When it was accepted, UTC.
+        accepted: Timestamp,
+    },
+    /// An interrupt.
+    Interrupt {
+        /// Of which specification.
+        id: Id,
+        /// The specification, as JSON.
+        text: String,
+    },
 }
 
 /// What a report of a component is about.
@@ -424,22 +436,26 @@ impl Store {
                 loop {
                     let (next, effect) = step(life, Event::Fetched { lease }, now);
                     life = next;
-                    let json = |connection: &Connection| {
+                    let read = |connection: &Connection| {
                         connection
                             .prepare_cached(
-                                "SELECT handed FROM specification WHERE id = ?1",
+                                "SELECT handed, accepted_us FROM specification WHERE id = ?1",
                             )?
-                            .query_row(params![id.number()], |row| row.get(0))
+                            .query_row(params![id.number()], |row| {
+                                Ok((row.get(0)?, time(row.get(1)?)))
+                            })
                     };
                     match effect {
                         Effect::HandOut => {
                             let detail = format!("hand-out {}", life.epoch);
                             note(connection, id, now, "handed", Some(&detail))?;
-                            handed.push(Handed::Specification(id, json(connection)?));
+                            let (text, accepted) = read(connection)?;
+                            handed.push(Handed::Specification { id, text, accepted });
                         }
                         Effect::HandInterrupt => {
                             note(connection, id, now, "interrupt handed", None)?;
-                            handed.push(Handed::Interrupt(id, json(connection)?));
+                            let (text, _) = read(connection)?;
+                            handed.push(Handed::Interrupt { id, text });
                         }
                         _ => break,
                     }
