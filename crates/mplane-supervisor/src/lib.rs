@@ -9,6 +9,9 @@ pub mod directory;
 pub mod life;
 pub mod metrics;
 pub mod relay;
+pub mod ri;
+#[cfg(test)]
+mod ri_tests;
 pub mod server;
 pub mod store;
 pub mod tell;

@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::directory::Dialect;
 use crate::relay::{OpenRelayError, Relay, Reply, ReportError};
+use crate::ri::ri_routes;
 use crate::store::{Retention, Store, StoreError, Swept};
 use crate::tell::tell_routes;
 
@@ -48,6 +49,9 @@ pub struct Settings {
     pub retention: Retention,
     /// How many specifications may wait for one component.
     pub queue: u64,
+    /// Whether components that are not known are asked to register with 428, as some
+    /// dialects want it, and not with 404.
+    pub is_428: bool,
 }
 
 /// A supervisor that serves components and clients.
@@ -87,12 +91,23 @@ impl Supervisor {
             .route(path::REGISTER_RESULT, post(register_result))
             .with_state(Arc::clone(self))
             .merge(tell_routes(Arc::clone(self)))
+            .merge(ri_routes(Arc::clone(self)))
             .merge(client_routes(clients))
     }
 
     /// Returns who is answered what.
     pub const fn relay(&self) -> &Relay {
         &self.relay
+    }
+
+    /// Returns how a component that is not known is answered.
+    fn unknown_status(&self) -> StatusCode {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if settings.is_428 {
+            StatusCode::PRECONDITION_REQUIRED
+        } else {
+            StatusCode::NOT_FOUND
+        }
     }
 
     /// Sets who may offer and use which capability from now on.
@@ -118,7 +133,7 @@ impl Supervisor {
 /// Does something to its end, whether or not who asked for it waits for the answer: what is
 /// written down must not be left half done when a connection goes. Returns `None` if it
 /// panicked, or the program ends.
-async fn to_its_end<T: Send + 'static>(
+pub(crate) async fn to_its_end<T: Send + 'static>(
     act: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {
     tokio::spawn(act).await.ok()
@@ -176,40 +191,49 @@ async fn register_capability(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response<Body> {
-    let parts = match read_parts(request, &supervisor.registries).await {
+    let known = &supervisor.registries;
+    let parts = match read_parts(request, known, supervisor.relay.ri()).await {
         Ok(parts) => parts,
         Err(refused) => return refused.answer(&peer),
     };
     let dialect = if parts.is_array { Dialect::Array } else { Dialect::Envelope };
     let permitted = permit(&peer.identity, Act::Serve);
-    let mut outcome = serde_json::Map::new();
+    // All are on their way before the first is waited for: one commit takes them.
+    let mut registering = Vec::with_capacity(parts.messages.len());
     for (index, message) in parts.messages.into_iter().enumerate() {
-        let (name, registered) = match message {
+        registering.push(match message {
             Err(Unreadable { label, error }) => {
-                (label.unwrap_or_else(|| index.to_string()), Err(error.to_string()))
+                let name = label.unwrap_or_else(|| index.to_string());
+                (name, Err(error.to_string()))
             }
             Ok(message) => {
                 let name = message.label().map_or_else(
                     || message.token().map_or_else(String::new, |t| t.to_string()),
                     ToOwned::to_owned,
                 );
-                let now = Timestamp::now();
-                let registered = if let Err(denied) = &permitted {
-                    Err(denied.to_string())
-                } else {
-                    let (supervisor, peer) = (Arc::clone(&supervisor), peer.clone());
-                    let registered = to_its_end(async move {
-                        let (from, features) = (&peer.identity, peer.features);
-                        let relay = &supervisor.relay;
-                        relay.register(from, message, features, dialect, now).await
-                    });
-                    match registered.await {
-                        Some(registered) => registered.map_err(|error| error.to_string()),
-                        None => Err(INSIDE.into()),
-                    }
+                let registering = match &permitted {
+                    Err(denied) => Err(denied.to_string()),
+                    Ok(()) => Ok(tokio::spawn({
+                        let (supervisor, peer) = (Arc::clone(&supervisor), peer.clone());
+                        async move {
+                            let (from, features) = (&peer.identity, peer.features);
+                            let (relay, now) = (&supervisor.relay, Timestamp::now());
+                            relay.register(from, message, features, dialect, now).await
+                        }
+                    })),
                 };
-                (name, registered)
+                (name, registering)
             }
+        });
+    }
+    let mut outcome = serde_json::Map::new();
+    for (name, registering) in registering {
+        let registered = match registering {
+            Err(reason) => Err(reason),
+            Ok(task) => match task.await {
+                Ok(registered) => registered.map_err(|error| error.to_string()),
+                Err(_) => Err(INSIDE.into()),
+            },
         };
         let word = match registered {
             Ok(()) => {
@@ -258,7 +282,7 @@ async fn show_specification(
             Some(Ok(Some(fetched))) => fetched,
             Some(Ok(None)) => {
                 return plain(
-                    StatusCode::NOT_FOUND,
+                    supervisor.unknown_status(),
                     "this component is not registered; register its capabilities first",
                 );
             }
@@ -328,7 +352,8 @@ async fn register_result(
         info!(%denied, "takes no result");
         return plain(StatusCode::FORBIDDEN, &denied.to_string());
     }
-    let messages = match read_messages(request, &supervisor.registries).await {
+    let registries = supervisor.relay.registries_of(&peer.identity);
+    let messages = match read_messages(request, registries).await {
         Ok(messages) => messages,
         Err(refused) => return refused.answer(&peer),
     };
@@ -359,7 +384,7 @@ async fn register_result(
 }
 
 /// What a peer hears when the supervisor fails inside.
-const INSIDE: &str = "the supervisor failed inside; try again later";
+pub(crate) const INSIDE: &str = "the supervisor failed inside; try again later";
 
 /// How many seconds a peer is asked to wait when something cannot be done now.
 const RETRY_AFTER: &str = "5";
@@ -374,7 +399,7 @@ fn unavailable(reason: &str) -> Response<Body> {
 }
 
 /// Makes an answer of plain text.
-fn plain(status: StatusCode, text: &str) -> Response<Body> {
+pub(crate) fn plain(status: StatusCode, text: &str) -> Response<Body> {
     answer(status, "text/plain", text.as_bytes().to_vec())
 }
 

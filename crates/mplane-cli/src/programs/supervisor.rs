@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use mplane_runtime::config::SupervisorConfig;
+use mplane_runtime::config::{SupervisorConfig, UnknownComponent};
 use mplane_runtime::http::server::{listen, serve};
 use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::tls::Credentials;
@@ -198,5 +198,6 @@ fn settings(section: &SupervisorConfig) -> Settings {
             component_bytes: section.component_max_bytes,
         },
         queue: section.queue,
+        is_428: section.unknown_component == UnknownComponent::PreconditionRequired,
     }
 }

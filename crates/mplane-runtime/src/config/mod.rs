@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer};
 pub use self::connection::{ClientConfig, InitiatorConfig, ListenerConfig, TooFarError};
 use self::legacy::{FromModule, TranslateError};
 pub use self::service::{ServiceEntry, ServiceKind};
-pub use self::supervisor::SupervisorConfig;
+pub use self::supervisor::{SupervisorConfig, UnknownComponent};
 use crate::spool;
 use crate::tls::{Credentials, LoadCredentialsError};
 

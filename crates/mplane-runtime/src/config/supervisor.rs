@@ -33,9 +33,24 @@ pub struct SupervisorConfig {
     /// How many bytes the results from one component may have.
     #[serde(default = "default_component_bytes")]
     pub component_max_bytes: u64,
+    /// How components that are not known are answered.
+    #[serde(default)]
+    pub unknown_component: UnknownComponent,
     /// How many specifications may wait for one component.
     #[serde(default = "default_queue", deserialize_with = "queue")]
     pub queue: u64,
+}
+
+/// How a component that is not known is answered when it asks for specifications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum UnknownComponent {
+    /// With 404, which all understand or ignore.
+    #[default]
+    #[serde(rename = "404")]
+    NotFound,
+    /// With 428, which has components of some dialects register again, and ends others.
+    #[serde(rename = "428")]
+    PreconditionRequired,
 }
 
 impl SupervisorConfig {
@@ -53,6 +68,7 @@ impl SupervisorConfig {
             story_age: default_story_age(),
             client_max_bytes: default_client_bytes(),
             component_max_bytes: default_component_bytes(),
+            unknown_component: UnknownComponent::NotFound,
             queue: default_queue(),
         }
     }

@@ -175,16 +175,22 @@ pub async fn read_messages(
 }
 
 /// Reads the messages of a request's body, each by itself.
+///
+/// Arrays are read with registries of their own: who sends them calls other elements by the
+/// same names.
 pub async fn read_parts(
     request: Request,
     registries: &Registries,
+    of_arrays: &Registries,
 ) -> Result<json::Parts, Refused> {
     let body = read_body(request).await?;
+    let is_array = body.trim_ascii_start().first() == Some(&b'[');
+    let registries = if is_array { of_arrays } else { registries };
     json::decode_parts(&body, registries).map_err(Refused::no_message)
 }
 
 /// Reads a request's body, if it is said to hold messages.
-async fn read_body(request: Request) -> Result<Bytes, Refused> {
+pub async fn read_body(request: Request) -> Result<Bytes, Refused> {
     let media_type = request.headers().get(header::CONTENT_TYPE);
     let essence = media_type
         .and_then(|value| value.to_str().ok())

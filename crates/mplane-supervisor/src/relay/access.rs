@@ -1,6 +1,7 @@
 //! Who may offer, see and use what: the one place where the relay asks its policy.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
@@ -25,6 +26,29 @@ impl Relay {
     pub fn set_limits(&self, expiry: SignedDuration, queue: u64) {
         self.shared().directory.set_expiry(expiry);
         self.queue.store(queue, Ordering::Relaxed);
+    }
+
+    /// Returns what a client may use, by component.
+    pub fn offers_by_component(
+        &self,
+        client: &Identity,
+        now: Timestamp,
+    ) -> Vec<(Identity, Arc<Capability>)> {
+        let shared = self.shared();
+        let offers = shared.directory.offers(&shared.may(client), now);
+        offers.into_iter().map(|offer| (offer.component, offer.registered)).collect()
+    }
+
+    /// Returns the component of which a client may use something, by its identity as text.
+    pub fn component_named(&self, client: &Identity, name: &str) -> Option<Identity> {
+        let shared = self.shared();
+        let may = shared.may(client);
+        let mut components = shared.directory.components();
+        let found = components.find(|(identity, known)| {
+            identity.to_string() == name
+                && known.capabilities().any(|capability| may(identity, capability))
+        });
+        found.map(|(identity, _)| identity.clone())
     }
 
     /// Returns the components of which a client may use something, gone ones included.

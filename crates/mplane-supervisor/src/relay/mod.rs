@@ -22,6 +22,7 @@ use mplane::message::{
 use mplane::primitive::Value;
 use mplane::registry::{CORE, Registries};
 use mplane::token::Token;
+use mplane::when::When;
 use tracing::{info, warn};
 
 use crate::directory::{Dialect, Directory, Presence, RegisterError};
@@ -50,6 +51,8 @@ const SEEN_AT_ONCE: usize = 1_000;
 pub struct Relay {
     store: Store,
     registries: Registries,
+    /// Those with which components that write arrays name elements.
+    ri: Registries,
     shared: Mutex<Shared>,
     metrics: SupervisorMetrics,
     /// How many specifications may wait for one component: a bound on what one that never
@@ -121,7 +124,12 @@ impl Relay {
             let (features, dialect) = (saved.features, saved.dialect);
             shared.directory.arrive(from, features, dialect, saved.first_seen, seen);
             for text in saved.capabilities {
-                match json::decode(text.as_bytes(), &registries) {
+                let of_array = Registries::ri();
+                let registries = match dialect {
+                    Dialect::Array => &of_array,
+                    Dialect::Envelope => &registries,
+                };
+                match json::decode(text.as_bytes(), registries) {
                     Ok(Message::Capability(capability)) => {
                         shared.directory.register(from, capability);
                     }
@@ -137,6 +145,7 @@ impl Relay {
         Ok(Self {
             store,
             registries,
+            ri: Registries::ri(),
             shared: Mutex::new(shared),
             metrics: SupervisorMetrics::default(),
             queue: AtomicU64::new(queue),
@@ -189,6 +198,29 @@ impl Relay {
         look(&self.shared().directory)
     }
 
+    /// Returns the registries that other messages are read with.
+    pub const fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// Returns the registries with which components that write arrays name elements.
+    pub const fn ri(&self) -> &Registries {
+        &self.ri
+    }
+
+    /// Returns the registries that messages of a component are read with.
+    pub fn registries_of(&self, component: &Identity) -> &Registries {
+        if self.is_of_ri(component) { &self.ri } else { &self.registries }
+    }
+
+    /// Says whether a component writes arrays.
+    pub fn is_of_ri(&self, component: &Identity) -> bool {
+        self.look(|directory| {
+            let known = directory.component(component);
+            known.is_some_and(|known| known.dialect == Dialect::Array)
+        })
+    }
+
     /// Begins to wait for what is queued for a component.
     pub fn wait_for_queue(&self, component: &Identity) -> Waiter<'_, Identity> {
         self.fetching.wait_for(component.clone())
@@ -209,7 +241,11 @@ impl Relay {
         now: Timestamp,
     ) -> Result<(), OfferError> {
         match message {
-            Message::Capability(capability) => {
+            Message::Capability(mut capability) => {
+                if dialect == Dialect::Array && capability.when().is_moment() {
+                    // What they write for "any time".
+                    capability.set_when(When::now_to_future());
+                }
                 {
                     let shared = self.shared();
                     shared.policy.permit_offer(from, &CapabilityName::of(&capability))?;
@@ -276,30 +312,9 @@ impl Relay {
                 self.metrics.dispatch.observe(waited.max(0.0));
             }
         }
-        let messages = handed.iter().filter_map(|handed| self.read_handed(handed));
+        let registries = self.registries_of(from);
+        let messages = handed.iter().filter_map(|handed| read_handed(registries, handed));
         Ok(Some(messages.collect()))
-    }
-
-    /// Reads what is handed to a component.
-    fn read_handed(&self, handed: &Handed) -> Option<Message> {
-        let (id, text, is_interrupt) = match handed {
-            Handed::Specification { id, text, .. } => (id, text, false),
-            Handed::Interrupt { id, text } => (id, text, true),
-        };
-        match json::decode(text.as_bytes(), &self.registries) {
-            Ok(Message::Specification(specification)) if is_interrupt => {
-                Some(Interrupt::of(&specification).into())
-            }
-            Ok(message @ Message::Specification(_)) => Some(message),
-            other => {
-                warn!(
-                    specification = id.0,
-                    ?other,
-                    "cannot be read, and is not handed out"
-                );
-                None
-            }
-        }
     }
 
     /// Takes note of a receipt, a result or an exception of a component.
@@ -362,7 +377,7 @@ impl Relay {
         let token = message.token();
         let handled = match message {
             Message::Specification(specification) => {
-                self.accept(from, specification, fresh, now).await
+                self.accept(from, specification, None, fresh, now).await
             }
             Message::Redemption(redemption) => {
                 self.state_of(from, redemption.token(), now).await
@@ -491,11 +506,24 @@ impl Relay {
         self.fetching.wake(component);
     }
 
-    /// Accepts or refuses a specification.
+    /// Answers a specification for one component, named by its identity as text.
+    pub async fn handle_for(
+        &self,
+        from: &Identity,
+        specification: Specification,
+        component: &str,
+        fresh: [Token; 2],
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        self.accept(from, specification, Some(component), fresh, now).await
+    }
+
+    /// Accepts or refuses a specification, for one component if that is said.
     async fn accept(
         &self,
         from: &Identity,
         mut asked: Specification,
+        only: Option<&str>,
         [fresh, handed_token]: [Token; 2],
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
@@ -507,7 +535,12 @@ impl Relay {
         asked.set_token(Some(token.clone()));
         let chosen = {
             let shared = self.shared();
-            let chosen = shared.directory.choose(&shared.may(from), &asked, now);
+            let may = shared.may(from);
+            let is_meant = |component: &Identity, capability: &Capability| {
+                only.is_none_or(|only| component.to_string() == only)
+                    && may(component, capability)
+            };
+            let chosen = shared.directory.choose(&is_meant, &asked, now);
             chosen.map_err(|reason| shared.refuse(from, &asked, &reason, now))
         };
         let choice = match chosen {
@@ -627,7 +660,8 @@ impl Relay {
         Ok(match told {
             Told::Pending(known) => {
                 let asked = known.asked.as_deref().unwrap_or_default();
-                match json::decode(asked.as_bytes(), &self.registries) {
+                let registries = self.registries_of(&known.component);
+                match json::decode(asked.as_bytes(), registries) {
                     Ok(Message::Specification(asked)) => {
                         let message = Receipt::of(&asked).into();
                         Reply { message, pending: Some(known.id), withheld: None }
@@ -636,7 +670,8 @@ impl Relay {
                 }
             }
             Told::Ended(known, Some(text)) => {
-                match json::decode(text.as_bytes(), &self.registries) {
+                let registries = self.registries_of(&known.component);
+                match json::decode(text.as_bytes(), registries) {
                     Ok(message) => {
                         self.metrics.redeemed.inc();
                         self.store.redeemed(known.id, now);
@@ -693,6 +728,24 @@ impl Relay {
     /// call.
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads what is handed to a component.
+fn read_handed(registries: &Registries, handed: &Handed) -> Option<Message> {
+    let (id, text, is_interrupt) = match handed {
+        Handed::Specification { id, text, .. } => (id, text, false),
+        Handed::Interrupt { id, text } => (id, text, true),
+    };
+    match json::decode(text.as_bytes(), registries) {
+        Ok(Message::Specification(specification)) if is_interrupt => {
+            Some(Interrupt::of(&specification).into())
+        }
+        Ok(message @ Message::Specification(_)) => Some(message),
+        other => {
+            warn!(specification = id.0, ?other, "cannot be read, and is not handed out");
+            None
+        }
     }
 }
 

@@ -213,6 +213,16 @@ impl When {
         self.is_immediate() && self.is_forever()
     }
 
+    /// Returns whether the scope is `now` alone, or `now + 0s`.
+    pub fn is_moment(&self) -> bool {
+        let is_short = match self.extent {
+            Extent::Instant => true,
+            Extent::For(duration) => duration.is_zero(),
+            Extent::Until(end) => end == Instant::Now,
+        };
+        self.is_immediate() && is_short && !self.is_repeated()
+    }
+
     /// Returns whether the scope starts `now`.
     pub fn is_immediate(&self) -> bool {
         self.start == Instant::Now
