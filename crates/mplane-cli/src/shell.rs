@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use jiff::Timestamp;
 use mplane::exchange::client::{Measurement, MeasurementState};
 use mplane::message::{Capability, Message, ResultStatement};
 use mplane::primitive::NO_VALUE;
 use mplane::when::When;
-use mplane_runtime::client::{Client, is_settled};
+use mplane_runtime::client::{Client, ClientError};
 use mplane_runtime::http::PlainHttp;
-use mplane_runtime::http::client::BaseUrl;
+use mplane_runtime::http::client::{AskError, BaseUrl};
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +58,9 @@ exit                      leave";
 
 /// How long one request of `wait` lets the peer wait for the result.
 const WAIT_STEP: Duration = Duration::from_secs(1);
+
+/// How long a peer that cannot be reached is tried again by `wait`.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The temporal scope until `when` sets another: a few packets.
 const DEFAULT_SCOPE: &str = "now + 5s / 1s";
@@ -254,8 +258,25 @@ impl Shell {
     async fn wait(&mut self, name: &str, output: &mut Output) -> Result<(), Failure> {
         let mut measurement = self.measurement(name)?;
         let started = Instant::now();
-        while !is_settled(&measurement) {
-            measurement = self.client.redeem(measurement, WAIT_STEP).await?;
+        let mut lost: Option<Instant> = None;
+        while !measurement.is_settled(Timestamp::now()) {
+            let asked = Instant::now();
+            match self.client.redeem(measurement.clone(), WAIT_STEP).await {
+                Ok(redeemed) => {
+                    measurement = redeemed;
+                    lost = None;
+                }
+                // A supervisor that restarts has what it has promised.
+                Err(error @ ClientError::Ask(AskError::Connect { .. })) => {
+                    if lost.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                        return Err(error.into());
+                    }
+                    output.progress(format_args!("{error}; tries again"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            // Some answer at once, however long they might wait.
+            tokio::time::sleep((WAIT_STEP / 2).saturating_sub(asked.elapsed())).await;
             output.progress(format_args!(
                 "waits for {}, {} s",
                 measurement.specification.label().unwrap_or_default(),

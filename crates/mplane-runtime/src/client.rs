@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use mplane::exchange::client::{
-    ClientExchange, Measurement, MeasurementState, SpecifyError,
-};
+use mplane::exchange::client::{ClientExchange, Measurement, SpecifyError};
 use mplane::json::{self, DecodeError, Unreadable};
 use mplane::limits;
 use mplane::message::{Interrupt, Message};
@@ -138,6 +136,7 @@ impl Client {
         measurement: Measurement,
     ) -> Result<Measurement, ClientError> {
         let interrupt = Interrupt::of(&measurement.specification);
+        self.exchange.interrupted(&measurement.peer, interrupt.token());
         self.send(interrupt.into(), Duration::ZERO).await?;
         Ok(self.latest(measurement))
     }
@@ -199,11 +198,6 @@ fn links(page: &[u8]) -> Vec<String> {
         }
     }
     links.into_iter().collect()
-}
-
-/// Says whether nothing more is to come of a measurement.
-pub const fn is_settled(measurement: &Measurement) -> bool {
-    !matches!(measurement.state, MeasurementState::Sent | MeasurementState::Promised(_))
 }
 
 /// Why a client could not do what it was asked to.

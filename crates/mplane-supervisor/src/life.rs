@@ -15,7 +15,11 @@ pub struct Life {
     /// How often it was handed out.
     pub epoch: u32,
     /// Whether the component is to be told to stop.
-    pub interrupt: Stop,
+    pub interrupt: Asked,
+    /// Whether the component is to be asked for the results so far.
+    pub progress: Asked,
+    /// Whether there are results so far.
+    pub has_results: bool,
 }
 
 /// How far a specification is.
@@ -48,12 +52,12 @@ pub enum End {
     Lost,
 }
 
-/// Whether a component is to be told to stop.
+/// Whether a component is to be asked for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum Asked {
     /// No.
     Unasked,
-    /// It is to fetch the interrupt.
+    /// It is to fetch the message that asks.
     Queued,
     /// It has fetched it.
     Sent,
@@ -71,6 +75,11 @@ pub enum Event {
     Promised,
     /// The component delivers a result or an exception.
     Delivered(End),
+    /// The component delivers an envelope of results: those so far if it was asked for them,
+    /// else all.
+    DeliveredSeveral,
+    /// The client wants to know the results so far.
+    ProgressAsked,
     /// The client does not want it any more.
     Interrupted,
     /// The lease of a hand-out is over.
@@ -90,6 +99,10 @@ pub enum Effect {
     HandOut,
     /// The interrupt is handed to the component.
     HandInterrupt,
+    /// The request for the results so far is handed to the component.
+    HandRedemption,
+    /// There are results so far.
+    Progress,
     /// The component has something to fetch.
     Wake,
     /// It has ended: who waits is to be told.
@@ -100,33 +113,59 @@ pub enum Effect {
 
 impl Life {
     /// The life of what was just accepted.
-    pub const BEGIN: Self =
-        Self { state: State::Queued, epoch: 0, interrupt: Stop::Unasked };
+    pub const BEGIN: Self = Self {
+        state: State::Queued,
+        epoch: 0,
+        interrupt: Asked::Unasked,
+        progress: Asked::Unasked,
+        has_results: false,
+    };
 }
 
 /// Makes one step. The first result wins: what comes later changes nothing.
 pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
     let to = |state| Life { state, ..life };
+    if matches!(life.state, State::Settled(_)) {
+        let is_delivered = matches!(event, Event::Delivered(_) | Event::DeliveredSeveral);
+        let effect = if is_delivered { Effect::TooLate } else { Effect::Nothing };
+        return (life, effect);
+    }
     match (life.state, event) {
-        (State::Settled(_), Event::Delivered(_)) => (life, Effect::TooLate),
-        (State::Settled(_), _) | (State::Receipted, Event::Promised) => {
-            (life, Effect::Nothing)
+        (_, Event::Promised) if life.progress == Asked::Sent => {
+            // It has no results yet, and says so.
+            (Life { progress: Asked::Unasked, ..to(State::Receipted) }, Effect::Noted)
         }
         (State::Queued, Event::Fetched { lease }) => {
             let lease = lease.and_then(|lease| now.checked_add(lease).ok());
             let epoch = life.epoch.saturating_add(1);
             (Life { state: State::Handed { lease }, epoch, ..life }, Effect::HandOut)
         }
-        (_, Event::Fetched { .. }) => match life.interrupt {
-            Stop::Queued => {
-                (Life { interrupt: Stop::Sent, ..life }, Effect::HandInterrupt)
-            }
-            Stop::Unasked | Stop::Sent => (life, Effect::Nothing),
-        },
+        (_, Event::Fetched { .. }) if life.interrupt == Asked::Queued => {
+            (Life { interrupt: Asked::Sent, ..life }, Effect::HandInterrupt)
+        }
+        (_, Event::Fetched { .. }) if life.progress == Asked::Queued => {
+            (Life { progress: Asked::Sent, ..life }, Effect::HandRedemption)
+        }
         (State::Queued | State::Handed { .. }, Event::Promised) => {
             (to(State::Receipted), Effect::Noted)
         }
         (_, Event::Delivered(end)) => (to(State::Settled(end)), Effect::Settle(end)),
+        // Should these be all of them, it says so again when nobody has asked.
+        (_, Event::DeliveredSeveral) if life.progress == Asked::Sent => {
+            let life = to(State::Receipted);
+            let life = Life { progress: Asked::Unasked, has_results: true, ..life };
+            (life, Effect::Progress)
+        }
+        (_, Event::DeliveredSeveral) => {
+            (to(State::Settled(End::Result)), Effect::Settle(End::Result))
+        }
+        (State::Receipted, Event::ProgressAsked) if life.progress == Asked::Unasked => {
+            (Life { progress: Asked::Queued, ..life }, Effect::Wake)
+        }
+        // The results so far are all that came.
+        (_, Event::TimeOver) if life.has_results => {
+            (to(State::Settled(End::Result)), Effect::Settle(End::Result))
+        }
         (_, Event::TimeOver) => {
             (to(State::Settled(End::Lost)), Effect::Settle(End::Lost))
         }
@@ -135,13 +174,19 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
         }
         // One that was handed out before may run.
         (_, Event::Interrupted) => match life.interrupt {
-            Stop::Unasked => (Life { interrupt: Stop::Queued, ..life }, Effect::Wake),
-            Stop::Queued | Stop::Sent => (life, Effect::Nothing),
+            Asked::Unasked => (Life { interrupt: Asked::Queued, ..life }, Effect::Wake),
+            Asked::Queued | Asked::Sent => (life, Effect::Nothing),
         },
         (State::Handed { lease: Some(lease) }, Event::LeaseOver) if lease <= now => {
             (to(State::Queued), Effect::Wake)
         }
-        (_, Event::LeaseOver) => (life, Effect::Nothing),
+        (
+            _,
+            Event::Fetched { .. }
+            | Event::Promised
+            | Event::ProgressAsked
+            | Event::LeaseOver,
+        ) => (life, Effect::Nothing),
     }
 }
 
@@ -185,11 +230,11 @@ mod tests {
         assert_eq!(effect, Effect::Settle(End::Interrupted));
         let events = [FETCHED, Event::Interrupted];
         let (life, effect) = live(events);
-        assert_eq!((life.interrupt, effect), (Stop::Queued, Effect::Wake));
+        assert_eq!((life.interrupt, effect), (Asked::Queued, Effect::Wake));
         let (_, effect) = step(life, Event::Interrupted, NOON);
         assert_eq!(effect, Effect::Nothing);
         let (life, effect) = step(life, FETCHED, NOON);
-        assert_eq!((life.interrupt, effect), (Stop::Sent, Effect::HandInterrupt));
+        assert_eq!((life.interrupt, effect), (Asked::Sent, Effect::HandInterrupt));
         assert_eq!(step(life, FETCHED, NOON).1, Effect::Nothing);
     }
 
@@ -209,7 +254,7 @@ mod tests {
         // It may run, although it is queued again.
         let (again, _) = step(life, Event::LeaseOver, later + LEASE);
         let (life, effect) = step(again, Event::Interrupted, later + LEASE);
-        assert_eq!((life.interrupt, effect), (Stop::Queued, Effect::Wake));
+        assert_eq!((life.interrupt, effect), (Asked::Queued, Effect::Wake));
     }
 
     #[test]
@@ -220,5 +265,22 @@ mod tests {
             (life.state, effect),
             (State::Handed { lease: None }, Effect::Nothing)
         );
+    }
+
+    #[test]
+    fn results_so_far_are_those_that_were_asked_for() {
+        let (life, effect) = live([FETCHED, Event::Promised, Event::ProgressAsked]);
+        assert_eq!((life.progress, effect), (Asked::Queued, Effect::Wake));
+        assert_eq!(step(life, Event::ProgressAsked, NOON).1, Effect::Nothing);
+        let (life, effect) = step(life, FETCHED, NOON);
+        assert_eq!(effect, Effect::HandRedemption);
+        let (none_yet, effect) = step(life, Event::Promised, NOON);
+        assert_eq!((none_yet.progress, effect), (Asked::Unasked, Effect::Noted));
+        let (life, effect) = step(life, Event::DeliveredSeveral, NOON);
+        assert_eq!((life.state, effect), (State::Receipted, Effect::Progress));
+        let (_, over) = step(life, Event::TimeOver, NOON);
+        assert_eq!(over, Effect::Settle(End::Result), "what is there is the result");
+        let (_, all) = step(life, Event::DeliveredSeveral, NOON);
+        assert_eq!(all, Effect::Settle(End::Result), "nobody had asked");
     }
 }

@@ -164,7 +164,7 @@ async fn show_result(
             return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
         }
         Ok(None) => return plain(StatusCode::FORBIDDEN, "Unexpected Redemption"),
-        Ok(Some(Told::Pending(known))) if known.life.state == LifeState::Queued => {
+        Ok(Some(Told::Pending(known, _))) if known.life.state == LifeState::Queued => {
             let registries = relay.registries_of(&known.component);
             let asked = known.asked.unwrap_or_default();
             if let Ok(specification) = json::decode(asked.as_bytes(), registries) {

@@ -84,7 +84,7 @@ async fn the_recorded_exchanges_of_the_client_supervisor_probe_system() {
         let status = u64::from(response.status().as_u16());
         let answer = response.into_body().collect().await.unwrap().to_bytes();
         let answer = String::from_utf8(answer.to_vec()).unwrap();
-        let expected = exchange["ours"].as_u64().or(exchange["status"].as_u64());
+        let expected = exchange["ours"].as_u64().or_else(|| exchange["status"].as_u64());
         assert_eq!(Some(status), expected, "{index} {exchange:#}\n{answer}");
         if text(exchange, "path") == "/show/specification" && answer.contains("token") {
             let fetched: Value = serde_json::from_str(&answer).unwrap();

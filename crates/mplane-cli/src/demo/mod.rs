@@ -18,7 +18,7 @@ use mplane::exchange::client::{Measurement, MeasurementState};
 use mplane::message::ResultStatement;
 use mplane::primitive::Value;
 use mplane::when::When;
-use mplane_runtime::client::{Client, ClientError, is_settled};
+use mplane_runtime::client::{Client, ClientError};
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -258,7 +258,7 @@ impl Demo<'_> {
         let mut measurement = self.step("send the specification", STEP, sent).await?;
         let limit = duration + DELIVERY;
         let mut ticks = tokio::time::interval(TICK);
-        while !is_settled(&measurement) {
+        while !measurement.is_settled(jiff::Timestamp::now()) {
             let left = limit.saturating_sub(asked.elapsed());
             let redeemed = client.redeem(measurement.clone(), WAIT);
             let redeemed = async {

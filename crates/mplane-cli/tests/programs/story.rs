@@ -41,9 +41,9 @@ fn a_supervisor_that_is_killed_goes_on_with_what_it_had_accepted() {
 
     let (_supervisor, _, config) = supervisor(&domain, &address.to_string());
     // The shell has lost its connection once; what was promised to it is there.
-    let output = shell.finish();
+    let output = shell.finish().expect(0);
+    check_result(&output);
     let token = output
-        .output
         .err
         .split("(token ")
         .nth(1)
@@ -92,4 +92,16 @@ fn what_a_client_knows_and_what_an_operator_knows_of_a_measurement() {
         let unknown = tool(&["why", "no-such-token"], config).expect(1);
         assert!(unknown.err.contains("no-such-token") || unknown.err.contains("no spec"));
     }
+}
+
+#[test]
+fn a_repeat_is_waited_for_to_its_end() {
+    let domain = Domain::new();
+    let (_supervisor, address, _) = supervisor(&domain, "127.0.0.1:0");
+    let _component = domain.component(address);
+    let scope = "repeat now + 2s / 1s { now + 0s / 1s }";
+    let commands = format!("{}; wait", measure(address.port(), scope));
+    let output = domain.shell(address, &commands).expect(0);
+    let results = output.out.matches("delay.twoway").count();
+    assert_eq!(results, 3, "one at each second, both ends included: {output:#?}");
 }

@@ -253,7 +253,7 @@ async fn fetch_once(
         }
         // Receipts are on their way, and what an interrupt ends the exchange delivers.
         let delivered = match reply.message {
-            Message::Receipt(_) => true,
+            _ if reply.pending.is_some() => true,
             Message::Result(_) | Message::Envelope(_) => is_interrupt,
             _ => false,
         };

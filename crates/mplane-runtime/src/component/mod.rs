@@ -245,9 +245,9 @@ impl Component {
         let (reply, written) = self.change_state(
             |state| state.exchange.handle(from, message, fresh_token(), now),
             |reply| {
+                // The results so far of a repeat must not come after all of them either.
+                let receipts = receipts.filter(|_| reply.pending.is_some())?;
                 let message = reply.message.clone();
-                let is_receipt = matches!(message, Message::Receipt(_));
-                let receipts = receipts.filter(|_| is_receipt)?;
                 Some((receipts.clone(), Letter { job: None, message }))
             },
         );

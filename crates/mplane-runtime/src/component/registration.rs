@@ -101,12 +101,13 @@ pub(super) async fn update(
         let new: Vec<_> =
             now.iter().filter(|known| !capabilities.contains(known)).cloned().collect();
         let told = async {
-            withdraw(client, initiator, gone).await?;
             let core = readable(&new, Features::NONE);
             if !core.is_empty() {
                 offer(client, initiator, core).await?;
             }
-            offer_beyond_core(client, initiator, &new, *features).await
+            offer_beyond_core(client, initiator, &new, *features).await?;
+            // After what takes their place, so that nothing is missing meanwhile.
+            withdraw(client, initiator, gone).await
         };
         if let Err(error) = told.await {
             return error;

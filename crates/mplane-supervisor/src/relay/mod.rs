@@ -17,7 +17,7 @@ use mplane::access::{CapabilityName, Identity, Policy, Withheld};
 use mplane::features::{Feature, Features};
 use mplane::json;
 use mplane::message::{
-    Capability, Exception, Interrupt, Message, Receipt, Specification,
+    Capability, Exception, Interrupt, Message, Receipt, Redemption, Specification,
 };
 use mplane::primitive::Value;
 use mplane::registry::{CORE, Registries};
@@ -26,7 +26,7 @@ use mplane::when::When;
 use tracing::{info, warn};
 
 use crate::directory::{Dialect, Directory, Presence, RegisterError};
-use crate::life::{Effect, End, State};
+use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{
     EndLabel, PresenceLabel, RefusedLabel, RefusedReason, SupervisorMetrics,
 };
@@ -341,6 +341,7 @@ impl Relay {
         let stepped = self.store.delivered(&reported, end, &message, now).await?;
         match stepped.effect {
             Effect::Settle(end) => self.settled(stepped.id, end),
+            Effect::Progress => self.redeeming.wake(&stepped.id),
             Effect::TooLate => {
                 self.metrics.too_late.inc();
                 info!(specification = stepped.id.0, component = %from, "delivered once more");
@@ -411,7 +412,7 @@ impl Relay {
         token: &Token,
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
-        if let Some(Told::Pending(known)) = self.store.told(from, token).await?
+        if let Some(Told::Pending(known, _)) = self.store.told(from, token).await?
             && self.shared().permit(from, &known.component, &known.capability).is_ok()
         {
             let word = "interrupted before the component fetched it";
@@ -641,7 +642,7 @@ impl Relay {
             let text = format!("no specification of yours has token {token}");
             return Ok(exception(token.clone(), text));
         };
-        let (Told::Pending(known) | Told::Ended(known, _)) = &told;
+        let (Told::Pending(known, _) | Told::Ended(known, _)) = &told;
         let permitted = self.shared().permit(from, &known.component, &known.capability);
         if let Err(withheld) = permitted {
             let text = format!(
@@ -658,16 +659,20 @@ impl Relay {
             exception(token.clone(), text)
         };
         Ok(match told {
-            Told::Pending(known) => {
-                let asked = known.asked.as_deref().unwrap_or_default();
+            Told::Pending(known, so_far) => {
                 let registries = self.registries_of(&known.component);
-                match json::decode(asked.as_bytes(), registries) {
-                    Ok(Message::Specification(asked)) => {
-                        let message = Receipt::of(&asked).into();
-                        Reply { message, pending: Some(known.id), withheld: None }
-                    }
-                    _ => unreadable("cannot be told: its registry is not here"),
+                let asked = known.asked.as_deref().unwrap_or_default();
+                let asked = json::decode(asked.as_bytes(), registries);
+                let Ok(Message::Specification(asked)) = asked else {
+                    return Ok(unreadable("cannot be told: its registry is not here"));
+                };
+                if asked.when().is_repeated() {
+                    self.ask_progress(&known, now).await?;
                 }
+                let so_far = so_far
+                    .and_then(|text| json::decode(text.as_bytes(), registries).ok());
+                let message = so_far.unwrap_or_else(|| Receipt::of(&asked).into());
+                Reply { message, pending: Some(known.id), withheld: None }
             }
             Told::Ended(known, Some(text)) => {
                 let registries = self.registries_of(&known.component);
@@ -687,6 +692,28 @@ impl Relay {
                 Reply::finally(Exception::new(Some(token.clone()), ended(&known)))
             }
         })
+    }
+
+    /// Has a component asked for the results so far of a repeat. References are not: they
+    /// know no redemptions that they fetch.
+    async fn ask_progress(
+        &self,
+        known: &Known,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let is_ours = self.look(|directory| {
+            let component = directory.component(&known.component);
+            component.is_some_and(|it| it.features.has(Feature::NativeValues))
+        });
+        let is_free =
+            known.life.state == State::Receipted && known.life.progress == Asked::Unasked;
+        if is_ours
+            && is_free
+            && self.store.ask_progress(known.id, now).await? == Effect::Wake
+        {
+            self.wake(&known.component);
+        }
+        Ok(())
     }
 
     /// Gives a message of a component the token and label that the client knows, and says
@@ -733,15 +760,15 @@ impl Relay {
 
 /// Reads what is handed to a component.
 fn read_handed(registries: &Registries, handed: &Handed) -> Option<Message> {
-    let (id, text, is_interrupt) = match handed {
-        Handed::Specification { id, text, .. } => (id, text, false),
-        Handed::Interrupt { id, text } => (id, text, true),
-    };
+    let (Handed::Specification { id, text, .. }
+    | Handed::Interrupt { id, text }
+    | Handed::Redemption { id, text }) = handed;
     match json::decode(text.as_bytes(), registries) {
-        Ok(Message::Specification(specification)) if is_interrupt => {
-            Some(Interrupt::of(&specification).into())
-        }
-        Ok(message @ Message::Specification(_)) => Some(message),
+        Ok(Message::Specification(specification)) => Some(match handed {
+            Handed::Specification { .. } => specification.into(),
+            Handed::Interrupt { .. } => Interrupt::of(&specification).into(),
+            Handed::Redemption { .. } => Redemption::of(&specification).into(),
+        }),
         other => {
             warn!(specification = id.0, ?other, "cannot be read, and is not handed out");
             None

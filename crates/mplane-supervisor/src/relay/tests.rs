@@ -3,8 +3,8 @@
 use mplane::access::{Identity, IdentityRule, Policy};
 use mplane::features::Features;
 use mplane::message::{
-    Capability, Interrupt, Message, Receipt, Redemption, ResultStatement, Specification,
-    Statement, Table,
+    Capability, Envelope, Interrupt, Message, Receipt, Redemption, ResultStatement,
+    Specification, Statement, Table,
 };
 use mplane::primitive::Value;
 use mplane::registry::Registries;
@@ -568,4 +568,39 @@ async fn who_keeps_more_than_is_set_keeps_the_latest() {
     let stories = bench.relay.store().stories(tokens[0].to_string(), None).await.unwrap();
     let last = stories.stories[0].steps.last().unwrap();
     assert_eq!(last.detail.as_deref(), Some("its client has more than is kept"));
+}
+
+#[tokio::test]
+async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let scope = "repeat now + 1h / 1m { now + 5s / 1s }";
+    let token = bench.ask("me", asked("ping-0", scope)).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
+    bench.report("a", Receipt::of(&handed)).await.unwrap();
+    assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
+    let fetched = bench.fetch("a").await;
+    let [Message::Redemption(redemption)] = fetched.as_slice() else {
+        panic!("the component is asked once: {fetched:?}")
+    };
+    assert_eq!(*redemption.token(), handed.token());
+    let results = |count: usize| {
+        let results = (0..count).map(|_| result_of(&handed).into()).collect();
+        let mut envelope = Envelope::of(results).with_content("result");
+        envelope.set_token(Some(handed.token()));
+        envelope.set_when(Some(When::at(noon())));
+        envelope
+    };
+    bench.report("a", results(1)).await.unwrap();
+    let redemption = Redemption::token_only("measure", token.clone());
+    let reply = bench.ask("me", redemption).await;
+    let Message::Envelope(so_far) = &reply.message else { panic!("{reply:?}") };
+    assert_eq!((so_far.len(), so_far.token()), (1, Some(&token)));
+    assert!(reply.pending.is_some(), "more is to come");
+    // It is asked again, and then ends before it has answered.
+    assert_eq!(bench.fetch("a").await.len(), 1);
+    bench.report("a", results(3)).await.unwrap();
+    bench.report("a", results(3)).await.unwrap();
+    let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
+    let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
+    assert_eq!((all.len(), reply.pending), (3, None));
 }

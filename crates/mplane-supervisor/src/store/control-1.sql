@@ -41,6 +41,7 @@ CREATE TABLE specification (
   state TEXT NOT NULL,
   epoch INTEGER NOT NULL,
   interrupt TEXT NOT NULL,
+  progress TEXT NOT NULL DEFAULT 'unasked',
   lease_us INTEGER,
   settled_us INTEGER,
   redeemed_us INTEGER,
@@ -53,7 +54,7 @@ CREATE UNIQUE INDEX specification_of_component ON specification (component, hand
 
 -- What a component is to fetch.
 CREATE INDEX specification_queued ON specification (component, id)
-WHERE state = 'queued' OR interrupt = 'queued';
+WHERE state = 'queued' OR interrupt = 'queued' OR progress = 'queued';
 
 CREATE INDEX specification_leased ON specification (lease_us) WHERE lease_us IS NOT NULL;
 

@@ -181,6 +181,13 @@ pub enum Handed {
         /// The specification, as JSON.
         text: String,
     },
+    /// A request for the results so far.
+    Redemption {
+        /// Of which specification.
+        id: Id,
+        /// The specification, as JSON.
+        text: String,
+    },
 }
 
 /// What a report of a component is about.
@@ -340,7 +347,7 @@ impl Store {
             let queued: i64 = connection
                 .prepare_cached(
                     "SELECT count(*) FROM specification WHERE component = ?1
-                     AND (state = 'queued' OR interrupt = 'queued')",
+                     AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued')",
                 )?
                 .query_row(params![component], |row| row.get(0))?;
             if queued.unsigned_abs() >= new.queue {
@@ -420,7 +427,7 @@ impl Store {
         let written = self.control.call(move |connection| {
             let mut queued = connection.prepare_cached(
                 "SELECT id FROM specification WHERE component = ?1
-                 AND (state = 'queued' OR interrupt = 'queued') ORDER BY id LIMIT ?2",
+                 AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued') ORDER BY id LIMIT ?2",
             )?;
             let ids =
                 queued.query_map(params![component, HAND_OUT + 1], |row| row.get(0))?;
@@ -456,6 +463,10 @@ impl Store {
                             note(connection, id, now, "interrupt handed", None)?;
                             let (text, _) = read(connection)?;
                             handed.push(Handed::Interrupt { id, text });
+                        }
+                        Effect::HandRedemption => {
+                            let (text, _) = read(connection)?;
+                            handed.push(Handed::Redemption { id, text });
                         }
                         _ => break,
                     }
@@ -501,6 +512,10 @@ impl Store {
         let text = message_text(message);
         let bytes = i64::try_from(text.len()).unwrap_or(i64::MAX);
         let is_new = !matches!(reported.life.state, State::Settled(_));
+        let event = match message {
+            Message::Envelope(_) => Event::DeliveredSeveral,
+            _ => Event::Delivered(end),
+        };
         let differs = if is_new {
             self.keep(id, message, now).await?;
             false
@@ -517,10 +532,13 @@ impl Store {
             let Some(life) = life_of(connection, id)? else {
                 return Ok(Stepped { id, effect: Effect::Nothing });
             };
-            let effect = advance(connection, id, life, Event::Delivered(end), now)?;
+            let effect = advance(connection, id, life, event, now)?;
             match effect {
-                Effect::Settle(_) => {
-                    note(connection, id, now, "delivered", Some(&detail))?;
+                Effect::Settle(_) | Effect::Progress => {
+                    // The results so far are no step: there may be many.
+                    if effect != Effect::Progress {
+                        note(connection, id, now, "delivered", Some(&detail))?;
+                    }
                     connection
                         .prepare_cached(
                             "UPDATE specification SET result_bytes = ?2 WHERE id = ?1",
@@ -570,6 +588,19 @@ impl Store {
             self.keep(id, exception, now).await?;
         }
         Ok(stepped)
+    }
+
+    /// Has the component asked for the results so far, unless it is being asked.
+    pub async fn ask_progress(
+        &self,
+        id: Id,
+        now: Timestamp,
+    ) -> Result<Effect, StoreError> {
+        let written = self.control.call(move |connection| {
+            let Some(life) = life_of(connection, id)? else { return Ok(Effect::Nothing) };
+            advance(connection, id, life, Event::ProgressAsked, now)
+        });
+        Ok(written.await?)
     }
 
     /// Queues again what was handed out and not answered in time, and gives up what is over.

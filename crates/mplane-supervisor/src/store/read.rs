@@ -35,8 +35,8 @@ pub struct Known {
 /// What a client is told about a specification.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// It is on its way.
-    Pending(Known),
+    /// It is on its way; with the results so far, as JSON, if there are some.
+    Pending(Known, Option<String>),
     /// It has ended, and with what, as JSON; `None` when that is not kept any more.
     Ended(Known, Option<String>),
 }
@@ -188,7 +188,11 @@ impl Archive {
                 let result = self.result(known.id).await?;
                 Told::Ended(known, result)
             }
-            _ => Told::Pending(known),
+            _ if known.life.has_results => {
+                let result = self.result(known.id).await?;
+                Told::Pending(known, result)
+            }
+            _ => Told::Pending(known, None),
         }))
     }
 
@@ -299,7 +303,7 @@ fn components(connection: &Connection) -> rusqlite::Result<Vec<Saved>> {
     let mut statement = connection.prepare(
         "SELECT identity, dialect, features, first_seen_us, last_seen_us, EXISTS (
            SELECT 1 FROM specification WHERE component = identity
-           AND (state = 'queued' OR interrupt = 'queued'))
+           AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued'))
          FROM component",
     )?;
     let mut offered = connection.prepare(

@@ -6,7 +6,7 @@ use mplane_runtime::stored::time;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Id;
-use crate::life::{End, Life, State, Stop};
+use crate::life::{Asked, End, Life, State};
 
 /// A specification that was found by the token of its component.
 #[derive(Clone, Debug)]
@@ -18,7 +18,8 @@ pub(super) struct Found {
 }
 
 /// The columns that [`read_life`] reads, in its order.
-pub(super) const LIFE: &str = "state, epoch, interrupt, lease_us";
+pub(super) const LIFE: &str =
+    "state, epoch, interrupt, lease_us, progress, result_bytes > 0";
 
 /// Reads how far a specification is, from these columns on.
 pub(super) fn read_life(row: &Row<'_>, first: usize) -> rusqlite::Result<Life> {
@@ -41,14 +42,20 @@ pub(super) fn read_life(row: &Row<'_>, first: usize) -> rusqlite::Result<Life> {
             None => return Err(unknown(first, other)),
         },
     };
-    let interrupt = match interrupt.as_str() {
-        "unasked" => Stop::Unasked,
-        "queued" => Stop::Queued,
-        "sent" => Stop::Sent,
-        other => return Err(unknown(first + 2, other)),
+    let asked = |column: usize, word: &str| match word {
+        "unasked" => Ok(Asked::Unasked),
+        "queued" => Ok(Asked::Queued),
+        "sent" => Ok(Asked::Sent),
+        other => Err(unknown(column, other)),
     };
-    let epoch: i64 = row.get(first + 1)?;
-    Ok(Life { state, epoch: u32::try_from(epoch).unwrap_or(u32::MAX), interrupt })
+    let (epoch, progress): (i64, String) = (row.get(first + 1)?, row.get(first + 4)?);
+    Ok(Life {
+        state,
+        epoch: u32::try_from(epoch).unwrap_or(u32::MAX),
+        interrupt: asked(first + 2, &interrupt)?,
+        progress: asked(first + 4, &progress)?,
+        has_results: row.get(first + 5)?,
+    })
 }
 
 /// Reads how far a specification is; `None` if there is none.
@@ -74,16 +81,17 @@ pub(super) fn write_life(
     connection
         .prepare_cached(
             "UPDATE specification SET state = ?2, epoch = ?3, interrupt = ?4, lease_us = ?5,
-             settled_us = ?6 WHERE id = ?1",
+             settled_us = ?6, progress = ?7 WHERE id = ?1",
         )?
         .execute(params![
             id.number(),
             life.state.word(),
             life.epoch,
             // Nothing is to be told any more to who has answered.
-            if settled.is_some() { Stop::Sent.word() } else { life.interrupt.word() },
+            if settled.is_some() { Asked::Sent.word() } else { life.interrupt.word() },
             lease,
             settled,
+            if settled.is_some() { Asked::Sent.word() } else { life.progress.word() },
         ])
         .map(drop)
 }
@@ -165,7 +173,7 @@ impl End {
     }
 }
 
-impl Stop {
+impl Asked {
     /// Returns how it is written.
     const fn word(self) -> &'static str {
         match self {

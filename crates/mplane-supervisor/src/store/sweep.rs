@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::rows::{LIFE, note, read_life, read_token};
 use super::{Id, Overdue, Store, StoreError, advance};
-use crate::life::{Effect, Event, State};
+use crate::life::{Effect, End, Event, State};
 
 /// Specifications looked at in one transaction, so that it does not hold up others.
 const AT_ONCE: i64 = 1_000;
@@ -63,9 +63,13 @@ pub(super) fn expire(
                     let detail = "the component did not answer the hand-out";
                     note(connection, id, now, "queued again", Some(detail))?;
                 }
-                Effect::Settle(_) => {
+                Effect::Settle(End::Lost) => {
                     let detail = format!("the component {}", reason(life.state));
                     note(connection, id, now, "lost", Some(&detail))?;
+                }
+                Effect::Settle(_) => {
+                    let detail = "the results so far are all that came";
+                    note(connection, id, now, "ended", Some(detail))?;
                 }
                 _ => {}
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::component::without_serial;
 use crate::access::Identity;
@@ -31,9 +31,17 @@ pub struct Measurement {
     pub peer: Identity,
     /// What was sent.
     pub specification: Specification,
+    /// When its last measurement may start, if it is a repeat with an end, UTC.
+    pub repeats_until: Option<Timestamp>,
+    /// Whether it was interrupted.
+    pub is_interrupted: bool,
     /// What has come back.
     pub state: MeasurementState,
 }
+
+/// How long after its end a repeat is still waited for, if who runs it does not say that all
+/// is there.
+const REPEAT_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What has come of a specification.
 #[derive(Clone, Debug)]
@@ -54,9 +62,31 @@ impl Measurement {
     /// Returns the message that asks for the result; `None` once it is there.
     pub fn redemption(&self) -> Option<Redemption> {
         match &self.state {
-            MeasurementState::Sent => Some(Redemption::of(&self.specification)),
             MeasurementState::Promised(receipt) => Some(Redemption::of_receipt(receipt)),
+            MeasurementState::Sent | MeasurementState::Results(_) => {
+                Some(Redemption::of(&self.specification))
+            }
             _ => None,
+        }
+    }
+
+    /// Says whether nothing more is to come. The results of a repeat are those so far until
+    /// its time is over or it was interrupted.
+    pub fn is_settled(&self, now: Timestamp) -> bool {
+        match &self.state {
+            MeasurementState::Sent | MeasurementState::Promised(_) => false,
+            MeasurementState::Results(results) => {
+                let is_over = |end: Timestamp| {
+                    let scope = results.when().and_then(|when| when.bounds(now).end);
+                    let is_all = scope.is_some_and(|until| until >= end);
+                    // Some do not say how far their results are.
+                    end <= now && (is_all || now.duration_since(end) > REPEAT_GRACE)
+                };
+                self.is_interrupted
+                    || !self.specification.when().is_repeated()
+                    || self.repeats_until.is_some_and(is_over)
+            }
+            MeasurementState::Result(_) | MeasurementState::Failed(_) => true,
         }
     }
 }
@@ -184,11 +214,26 @@ impl ClientExchange {
         };
         specification.set_token(Some(token));
         let peer = peer.clone();
-        let measurement =
-            Measurement { peer, specification, state: MeasurementState::Sent };
+        let when = specification.when();
+        let end = when.bounds(now).end.filter(|_| when.is_repeated());
+        let measurement = Measurement {
+            peer,
+            repeats_until: end,
+            is_interrupted: false,
+            specification,
+            state: MeasurementState::Sent,
+        };
         self.serial += 1;
         self.measurements.push(measurement.clone());
         Ok(measurement)
+    }
+
+    /// Takes note that a measurement was interrupted.
+    pub fn interrupted(&mut self, of: &Identity, token: &Token) {
+        for known in &mut self.measurements {
+            known.is_interrupted |=
+                known.peer == *of && known.specification.token() == *token;
+        }
     }
 
     /// Returns the measurements in the order of sending.

@@ -141,10 +141,22 @@ impl Repetition {
         self.next.is_none() && self.running.is_empty()
     }
 
-    /// Returns the results so far; `None` if there are none.
+    /// Returns the results so far; `None` if there are none. Its scope says how far that is:
+    /// who asks for a repeat to its end knows that it has all when the scope ends there.
     pub(super) fn so_far(
         &self,
         specification: &Specification,
+        now: Timestamp,
+    ) -> Option<Envelope> {
+        let end = self.outer.bounds(now).end;
+        self.until(specification, end.map_or(now, |end| end.min(now)), now)
+    }
+
+    /// Returns the results until a time; `None` if there are none.
+    fn until(
+        &self,
+        specification: &Specification,
+        until: Timestamp,
         now: Timestamp,
     ) -> Option<Envelope> {
         if self.kept.is_empty() {
@@ -156,8 +168,8 @@ impl Repetition {
         envelope.set_token(Some(specification.token()));
         envelope.set_label(specification.label().map(ToOwned::to_owned));
         // Reference peers need a scope with absolute ends.
-        let bounds = self.outer.bounds(now);
-        let scope = When::between(bounds.start.unwrap_or(now), bounds.end.unwrap_or(now));
+        let start = self.outer.bounds(now).start.unwrap_or(now);
+        let scope = When::between(start, until);
         envelope.set_when(Some(scope.with_period(self.outer.period())));
         Some(envelope)
     }
@@ -170,7 +182,8 @@ impl Repetition {
     ) -> Message {
         let has_result =
             self.kept.iter().any(|(_, kept)| matches!(kept, Message::Result(_)));
-        match (self.kept.back(), self.so_far(specification, now)) {
+        let end = self.outer.bounds(now).end.unwrap_or(now);
+        match (self.kept.back(), self.until(specification, end, now)) {
             (Some(_), Some(envelope)) if has_result => envelope.into(),
             (Some((_, failure)), _) => failure.clone(),
             (None, _) => Exception::new(
