@@ -148,8 +148,14 @@ impl Repetition {
         specification: &Specification,
         now: Timestamp,
     ) -> Option<Envelope> {
-        let end = self.outer.bounds(now).end;
-        self.until(specification, end.map_or(now, |end| end.min(now)), now)
+        // Until the start of the latest: one that runs is not there yet.
+        let start = |message: &Message| match message {
+            Message::Result(result) => result.when().bounds(now).start,
+            _ => None,
+        };
+        let latest = self.kept.iter().filter_map(|(_, kept)| start(kept)).max();
+        let begin = self.outer.bounds(now).start.unwrap_or(now);
+        self.until(specification, latest.unwrap_or(begin), now)
     }
 
     /// Returns the results until a time; `None` if there are none.
