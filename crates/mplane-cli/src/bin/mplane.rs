@@ -7,7 +7,7 @@ use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
 use mplane_cli::tools::{
-    CheckArgs, ComponentsArgs, LabCommand, MeasurementsArgs, RegistryCommand,
+    BackupArgs, CheckArgs, ComponentsArgs, LabCommand, MeasurementsArgs, RegistryCommand,
     ServiceCommand, SpoolArgs, WhenArgs, WhyArgs,
 };
 
@@ -46,6 +46,8 @@ enum Command {
     Measurements(MeasurementsArgs),
     /// List the components that a supervisor knows
     Components(ComponentsArgs),
+    /// Copy the store of a supervisor while it works
+    Backup(BackupArgs),
     /// Show element registries
     Registry {
         #[command(subcommand)]
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Why(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Measurements(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Components(args) => mplane_cli::block_on(args.run(&mut output)),
+        Command::Backup(args) => args.run(&mut output),
         Command::Registry { command } => command.run(&mut output),
         Command::Service { command } => mplane_cli::block_on(command.run(&mut output)),
         Command::Lab { command } => command.run(&mut output),

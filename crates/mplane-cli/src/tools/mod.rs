@@ -1,6 +1,7 @@
 //! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
 //! services, at what a supervisor knows, and make networks to measure in.
 
+mod backup;
 mod check;
 mod lab;
 mod registry;
@@ -13,6 +14,7 @@ use std::io;
 
 use clap::ValueEnum;
 
+pub use backup::BackupArgs;
 pub use check::CheckArgs;
 pub use lab::{AccuracyArgs, Form, HoldArgs, LabCommand, LogFileArgs, RunArgs, UpArgs};
 pub use registry::RegistryCommand;

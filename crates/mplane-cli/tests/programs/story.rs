@@ -105,3 +105,24 @@ fn a_repeat_is_waited_for_to_its_end() {
     let results = output.out.matches("delay.twoway").count();
     assert_eq!(results, 3, "one at each second, both ends included: {output:#?}");
 }
+
+#[test]
+fn a_backup_is_made_while_a_supervisor_works_and_can_be_started_from() {
+    let domain = Domain::new();
+    let (first, address, config) = supervisor(&domain, "127.0.0.1:0");
+    let _component = domain.component(address);
+    let commands = format!("{}; wait", measure(address.port(), "now + 1s / 1s"));
+    check_result(&domain.shell(address, &commands).expect(0));
+    let copy = domain.path("copy");
+    let folder = copy.to_str().expect("it is text");
+    tool(&["backup", folder], &config).expect(0);
+    let again = tool(&["backup", folder], &config).expect(1);
+    assert!(again.err.contains("cannot make the folder"), "{again:?}");
+    first.signal(Signal::SIGTERM);
+    first.finish().expect(0);
+    std::fs::remove_dir_all(domain.path("store")).expect("nobody uses it");
+    std::fs::rename(copy, domain.path("store")).expect("it is ours");
+    let (_second, _, config) = supervisor(&domain, "127.0.0.1:0");
+    let story = tool(&["why", "tcp-connect-ip4-0"], &config).expect(0).out;
+    assert!(story.contains("it is now done: there is a result"), "{story}");
+}

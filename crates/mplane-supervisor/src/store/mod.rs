@@ -112,6 +112,27 @@ impl Archive {
         Ok(Self::new(control, results))
     }
 
+    /// Copies a store into a folder that does not exist yet, also while a supervisor writes to
+    /// it. Returns how many bytes the copy has.
+    pub fn copy(from: &Path, to: &Path) -> Result<u64, OpenStoreError> {
+        Self::open(from)?;
+        std::fs::create_dir(to)
+            .map_err(|source| OpenStoreError::Folder { path: to.to_owned(), source })?;
+        let (control, results) = files(from);
+        let (control_copy, results_copy) = files(to);
+        let mut bytes = 0;
+        // What is settled in the first copy has its result in the second.
+        for (path, copy) in [(control, control_copy), (results, results_copy)] {
+            let connection = open_reader(&path).map_err(OpenStoreError::Read)?;
+            let name = copy.to_string_lossy();
+            connection
+                .execute("VACUUM INTO ?1", params![name])
+                .map_err(OpenStoreError::Read)?;
+            bytes += std::fs::metadata(&copy).map_or(0, |copy| copy.len());
+        }
+        Ok(bytes)
+    }
+
     /// Makes an archive of files that are there.
     fn new(control: PathBuf, results: PathBuf) -> Self {
         let reader = |path| Arc::new(Readers::new(path));
