@@ -90,6 +90,11 @@ impl Component {
         self.capabilities.values().map(AsRef::as_ref)
     }
 
+    /// Says whether it lets its supervisor say when it comes again.
+    pub fn has_callback(&self) -> bool {
+        self.capabilities().any(is_callback)
+    }
+
     /// Says whether it is there, if it is offered for so long after it was heard of.
     pub fn presence(&self, expiry: SignedDuration, now: Timestamp) -> Presence {
         presence(self.last_seen, expiry, now)

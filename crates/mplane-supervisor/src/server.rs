@@ -313,6 +313,8 @@ async fn show_specification(
             "handed out"
         );
     }
+    // Last: who reads it stops reading there.
+    messages.extend(supervisor.relay.callback(&peer.identity, Timestamp::now()));
     let form = peer.features.form();
     let body = match dialect {
         Dialect::Array => json::encode_array(&messages, form),

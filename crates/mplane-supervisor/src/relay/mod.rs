@@ -17,7 +17,8 @@ use mplane::access::{CapabilityName, Identity, Policy, Withheld};
 use mplane::features::{Feature, Features};
 use mplane::json;
 use mplane::message::{
-    Capability, Exception, Interrupt, Message, Receipt, Redemption, Specification,
+    CALLBACK, Capability, Exception, Interrupt, Message, Receipt, Redemption,
+    Specification, Statement,
 };
 use mplane::primitive::Value;
 use mplane::registry::{CORE, Registries};
@@ -42,6 +43,10 @@ const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a hand-out may stay without an answer before it is made again: our components
 /// answer at once, and start nothing twice.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// How often components come that are told when, in seconds: as often as references do when
+/// nobody tells them.
+const CALLBACK_PERIOD_S: u64 = 5;
 
 /// Components of which it is written down at once when they were last heard of.
 const SEEN_AT_ONCE: usize = 1_000;
@@ -315,6 +320,26 @@ impl Relay {
         let registries = self.registries_of(from);
         let messages = handed.iter().filter_map(|handed| read_handed(registries, handed));
         Ok(Some(messages.collect()))
+    }
+
+    /// Returns the specification that tells a component when to come again, if it lets its
+    /// supervisor say so: at once when more waits for it, else about [`CALLBACK_PERIOD_S`]
+    /// later, at a phase of its own, so that not all come together.
+    pub fn callback(&self, component: &Identity, now: Timestamp) -> Option<Message> {
+        let shared = self.shared();
+        let registered = shared.directory.component(component)?;
+        if !registered.has_callback() || registered.dialect == Dialect::Array {
+            return None;
+        }
+        let seconds = if shared.pending.contains(component) {
+            1
+        } else {
+            pause_s(&component.to_string(), now)
+        };
+        drop(shared);
+        let scope = When::now_for(Duration::from_secs(seconds));
+        let statement = Statement::measure(scope).labelled(CALLBACK);
+        Some(Specification::new(statement).into())
     }
 
     /// Takes note of a receipt, a result or an exception of a component.
@@ -791,6 +816,18 @@ fn ended(known: &Known) -> String {
              when it went"
         ),
     }
+}
+
+/// Returns how many seconds a component is to pause: until the next time that is its phase,
+/// between half a period and one and a half.
+fn pause_s(name: &str, now: Timestamp) -> u64 {
+    let phase = name
+        .bytes()
+        .fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))
+        % CALLBACK_PERIOD_S;
+    let now = now.as_second().unsigned_abs() % CALLBACK_PERIOD_S;
+    let pause = (phase + CALLBACK_PERIOD_S - now) % CALLBACK_PERIOD_S;
+    if pause < CALLBACK_PERIOD_S.div_ceil(2) { pause + CALLBACK_PERIOD_S } else { pause }
 }
 
 /// Makes an answer that is an exception.

@@ -604,3 +604,27 @@ async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
     let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
     assert_eq!((all.len(), reply.pending), (3, None));
 }
+
+#[tokio::test]
+async fn components_that_let_the_supervisor_say_when_come_spread_over_time() {
+    let mut bench = Bench::with(&[]).await;
+    let scope: When = "now ... future".parse().unwrap();
+    let mut seconds = BTreeMap::<_, u32>::new();
+    for number in 0..50 {
+        let from = probe(&format!("probe-{number}"));
+        let callback =
+            Capability::new(Statement::measure(scope.clone()).labelled(CALLBACK));
+        bench.register(&from, callback).await;
+        let Some(Message::Specification(told)) = bench.relay.callback(&from, noon())
+        else {
+            panic!("it is told")
+        };
+        assert_eq!(told.label(), Some(CALLBACK));
+        let pause = told.when().duration(noon()).unwrap().as_secs();
+        assert!((3..=7).contains(&pause), "{pause}");
+        *seconds.entry(pause).or_default() += 1;
+    }
+    assert_eq!(seconds.len(), 5, "{seconds:?}");
+    bench.register(&probe("other"), ping("10.0.0.1")).await;
+    assert_eq!(bench.relay.callback(&probe("other"), noon()), None);
+}
