@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
+use mplane::access::Identity;
 use mplane::exchange::client::{ClientExchange, Measurement, SpecifyError};
+use mplane::features::Features;
 use mplane::json::{self, DecodeError, Unreadable};
 use mplane::limits;
 use mplane::message::{Interrupt, Message};
@@ -139,6 +141,24 @@ impl Client {
         self.exchange.interrupted(&measurement.peer, interrupt.token());
         self.send(interrupt.into(), Duration::ZERO).await?;
         Ok(self.latest(measurement))
+    }
+
+    /// Returns what the peer has announced to understand.
+    pub fn features(&self) -> Features {
+        self.http.features(&self.base)
+    }
+
+    /// Sends a message for somebody else, who takes note of the answer: it is returned with
+    /// who has given it. Waits at most so long for a result.
+    pub async fn post(
+        &self,
+        message: Message,
+        wait: Duration,
+    ) -> Result<(Identity, Vec<Message>), ClientError> {
+        let messages = [message];
+        let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
+        let answer = self.ask(ask).await?;
+        Ok((answer.identity.clone(), answer.messages(&self.registries)?))
     }
 
     /// Sends a message and takes note of the answer.

@@ -5,6 +5,7 @@
 //! [`life`] (what happens to a specification), [`relay`] (who is answered what),
 //! [`server`] (HTTPS around it).
 
+pub mod caller;
 pub mod directory;
 pub mod life;
 pub mod metrics;

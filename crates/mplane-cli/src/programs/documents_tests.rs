@@ -53,12 +53,17 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
         (
             "## `[supervisor]`",
             "[supervisor]\nlistener = { address = \"127.0.0.1:0\" }\n",
-            &["listener", "component-listener"],
+            &["listener", "component-listener", "component"],
         ),
         ("### `[supervisor.listener]`", "[supervisor.listener]\n", &[]),
         (
             "### `[supervisor.component-listener]`",
             "[supervisor.component-listener]\n",
+            &[],
+        ),
+        (
+            "### `[[supervisor.component]]`",
+            "[supervisor.listener]\naddress = \"127.0.0.1:0\"\n[[supervisor.component]]\n",
             &[],
         ),
         ("## `[metrics]`", "[metrics]\n", &[]),

@@ -1,15 +1,17 @@
 //! How a supervisor is started, and what it takes over when its configuration changes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use mplane_runtime::config::{SupervisorConfig, UnknownComponent};
+use mplane_runtime::config::{CalleeConfig, SupervisorConfig, UnknownComponent};
 use mplane_runtime::http::server::{listen, serve};
 use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::tls::Credentials;
 use mplane_runtime::{metrics, report};
+use mplane_supervisor::caller::{Callee, call};
 use mplane_supervisor::server::{Settings, Supervisor};
 use mplane_supervisor::store::{Retention, Store};
 use tempfile::TempDir;
@@ -17,7 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Config, Running, identity, load, no, tell_metrics, transport};
+use super::{
+    Config, Running, identity, load, no, tell_metrics, transport, warn_of_plain,
+};
 use crate::{Failure, Told};
 
 /// A supervisor that runs, and what it was configured to be.
@@ -26,6 +30,9 @@ struct Live {
     config: Config,
     credentials: Option<Arc<Credentials>>,
     supervisor: Arc<Supervisor>,
+    shutdown: CancellationToken,
+    /// What ends the calls of each component that listens.
+    callees: BTreeMap<String, CancellationToken>,
     tasks: JoinSet<()>,
 }
 
@@ -119,7 +126,12 @@ async fn start(
         }
     });
     let (path, config) = (path.to_owned(), config.clone());
-    Ok((Live { path, config, credentials, supervisor, tasks }, address))
+    let callees = BTreeMap::new();
+    let shutdown = shutdown.clone();
+    let mut live =
+        Live { path, config, credentials, supervisor, shutdown, callees, tasks };
+    live.set_callees(section);
+    Ok((live, address))
 }
 
 /// Makes a folder that is removed at the end.
@@ -128,6 +140,27 @@ fn temporary() -> Result<TempDir, Failure> {
 }
 
 impl Live {
+    /// Calls these components and no others from now on.
+    fn set_callees(&mut self, section: &SupervisorConfig) {
+        let mut ended = std::mem::take(&mut self.callees);
+        for CalleeConfig { url } in &section.component {
+            let name = url.to_string();
+            if let Some(running) = ended.remove(&name) {
+                self.callees.insert(name, running);
+                continue;
+            }
+            warn_of_plain(url);
+            let end = self.shutdown.child_token();
+            let callee =
+                Callee { url: url.clone(), credentials: self.credentials.clone() };
+            self.tasks.spawn(call(Arc::clone(&self.supervisor), callee, end.clone()));
+            self.callees.insert(name, end);
+        }
+        for end in ended.into_values() {
+            end.cancel();
+        }
+    }
+
     /// Reads the configuration again and takes over what can change while the supervisor
     /// runs. If anything in it is wrong, nothing changes.
     fn reload(&mut self) -> Result<(), Failure> {
@@ -140,6 +173,7 @@ impl Live {
         }
         self.supervisor.set_policy(config.access.clone());
         self.supervisor.set_settings(settings(new));
+        self.set_callees(new);
         let listens = |section: &SupervisorConfig| {
             [Some(&section.listener), section.component_listener.as_ref()]
                 .map(|known| known.map(|known| (known.address, known.plain_http)))

@@ -93,6 +93,23 @@ impl TryFrom<WrittenInitiator> for InitiatorConfig {
     }
 }
 
+/// A component that a supervisor calls.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "WrittenClient")]
+pub struct CalleeConfig {
+    /// The component's base URL.
+    pub url: BaseUrl,
+}
+
+impl TryFrom<WrittenClient> for CalleeConfig {
+    type Error = ParseUrlError;
+
+    fn try_from(written: WrittenClient) -> Result<Self, ParseUrlError> {
+        let WrittenClient { url, plain_http } = written;
+        Ok(Self { url: BaseUrl::parse(&url, plain_http)? })
+    }
+}
+
 /// What a client does.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "WrittenClient")]

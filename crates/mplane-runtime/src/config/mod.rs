@@ -23,7 +23,9 @@ use mplane::when::display_duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-pub use self::connection::{ClientConfig, InitiatorConfig, ListenerConfig, TooFarError};
+pub use self::connection::{
+    CalleeConfig, ClientConfig, InitiatorConfig, ListenerConfig, TooFarError,
+};
 use self::legacy::{FromModule, TranslateError};
 pub use self::service::{ServiceEntry, ServiceKind};
 pub use self::supervisor::{SupervisorConfig, UnknownComponent};

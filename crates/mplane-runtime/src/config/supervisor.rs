@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{ListenerConfig, duration};
+use super::{CalleeConfig, ListenerConfig, duration};
 
 /// What a supervisor does.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,6 +16,9 @@ pub struct SupervisorConfig {
     /// Where else they reach it: some domains have a port for components, another for
     /// clients.
     pub component_listener: Option<ListenerConfig>,
+    /// Components that listen, and that it calls.
+    #[serde(default)]
+    pub component: Vec<CalleeConfig>,
     /// The folder of its store; without it nothing is kept over a restart.
     pub data: Option<PathBuf>,
     /// How long a component is offered after it was heard of.
@@ -62,6 +65,7 @@ impl SupervisorConfig {
         Self {
             listener,
             component_listener,
+            component: Vec::new(),
             data: None,
             component_expiry: default_expiry(),
             result_age: default_result_age(),

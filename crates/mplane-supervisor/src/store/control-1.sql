@@ -60,6 +60,11 @@ CREATE INDEX specification_leased ON specification (lease_us) WHERE lease_us IS 
 
 CREATE INDEX specification_due ON specification (deadline_us) WHERE settled_us IS NULL;
 
+CREATE INDEX specification_outstanding ON specification (component)
+WHERE settled_us IS NULL;
+
+CREATE INDEX specification_kept ON specification (settled_us) WHERE result_bytes > 0;
+
 CREATE INDEX specification_settled ON specification (settled_us)
 WHERE settled_us IS NOT NULL;
 

@@ -232,6 +232,23 @@ impl Archive {
         Ok(self.control.read(components).await?)
     }
 
+    /// Returns the specifications that a component has and has not answered for good, as
+    /// JSON.
+    pub async fn outstanding(
+        &self,
+        component: &Identity,
+    ) -> Result<Vec<String>, StoreError> {
+        let component = identity_text(component);
+        let read = self.control.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT handed FROM specification WHERE component = ?1
+                 AND state IN ('handed', 'promised') AND handed IS NOT NULL",
+            )?;
+            statement.query_map(params![component], |row| row.get(0))?.collect()
+        });
+        Ok(read.await?)
+    }
+
     /// Returns when the first specification is to be looked at, UTC.
     pub async fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.control.read(super::sweep::next_deadline).await?)
