@@ -26,6 +26,8 @@ pub enum Failure {
     Failed(Box<dyn Error + Send + Sync>),
     /// A signal ended it (exit status 128 plus the number of the signal).
     Signal(i32),
+    /// The command that it ran ended with this exit status, which is its own too.
+    Status(u8),
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
@@ -47,7 +49,8 @@ impl fmt::Display for Told {
 impl Error for Told {}
 
 /// Ends a program: says what failed, and returns the exit status. They are 0 (done),
-/// 1 (failed), 2 (wrong usage, by the argument parser) and 128 plus a signal's number.
+/// 1 (failed), 2 (wrong usage, by the argument parser), 128 plus a signal's number, and that
+/// of a command which was run for the user.
 pub fn conclude(result: Result<(), Failure>, output: &mut Output) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,6 +62,7 @@ pub fn conclude(result: Result<(), Failure>, output: &mut Output) -> ExitCode {
         Err(Failure::Signal(number)) => {
             ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
         }
+        Err(Failure::Status(status)) => ExitCode::from(status),
     }
 }
 

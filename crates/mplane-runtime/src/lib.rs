@@ -16,6 +16,7 @@ pub mod service;
 pub mod shutdown;
 pub mod spool;
 pub mod sqlite;
+pub mod stored;
 mod timer;
 pub mod tls;
 

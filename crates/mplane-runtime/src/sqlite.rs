@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 
 /// Writes of one commit at most: a bound on how long the first waits for the last.
 const GROUP: usize = 500;
+
+/// Readers kept open: as many as read at once on a machine of a few cores.
+const IDLE_READERS: usize = 8;
 
 /// How long to wait for a lock that a reader such as a backup holds.
 const BUSY: Duration = Duration::from_secs(5);
@@ -82,6 +85,80 @@ impl Database {
         Written(written)
     }
 }
+
+impl Database {
+    /// Writes, and returns what the write has found out once it is durable.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (found, finds) = mpsc::sync_channel(1);
+        let written = self.write(move |connection| {
+            // There is room for one.
+            let _sent = found.try_send(act(connection)?).is_ok();
+            Ok(())
+        });
+        written.durable().await?;
+        finds.try_recv().map_err(|_| WriteError::Closed)
+    }
+}
+
+/// Connections that only read, side by side with the one that writes.
+#[derive(Debug)]
+pub struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    /// Makes readers of a file that a [`Database`] has opened; each connection is opened
+    /// when it is needed, and [`IDLE_READERS`] are kept.
+    pub const fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Reads on a thread where that may take its time.
+    pub async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let readers = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = idle.pop();
+            drop(idle);
+            let connection = match kept {
+                Some(connection) => connection,
+                None => open_reader(&readers.path)?,
+            };
+            let found = act(&connection)?;
+            let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < IDLE_READERS {
+                idle.push(connection);
+            }
+            Ok(found)
+        });
+        match read.await {
+            Ok(read) => {
+                read.map_err(|error: rusqlite::Error| ReadError(error.to_string()))
+            }
+            Err(_) => Err(ReadError("the program ends".into())),
+        }
+    }
+}
+
+/// Opens a file to read only, also while a program writes to it.
+pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}
+
+/// A read that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read the database: {0}")]
+pub struct ReadError(String);
 
 /// A write on its way.
 #[derive(Debug)]

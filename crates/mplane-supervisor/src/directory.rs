@@ -1,19 +1,27 @@
 //! The directory: which component offers which capability.
+//!
+//! It lives in memory, as long as the store says what is in it. What a specification costs
+//! to place does not grow with the number of components: labels and schemas are indexed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mplane::access::Identity;
 use mplane::exchange::component::without_serial;
 use mplane::features::Features;
 use mplane::message::{CALLBACK, Capability, Refusal, Specification};
-use mplane::token::Token;
+use mplane::token::{Schema, Token};
 
 /// Components held at once: a bound on memory, far above the largest platform known.
 pub const COMPONENTS: usize = 100_000;
 
 /// Capabilities of one component.
 pub const CAPABILITIES: usize = 1_000;
+
+/// How long a component may be unheard of and still be called connected: references poll
+/// every 5 s, ours keep a request open for 20 s.
+const CONNECTED: SignedDuration = SignedDuration::from_secs(60);
 
 /// How a component writes and reads lists of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,23 +32,110 @@ pub enum Dialect {
     Array,
 }
 
+impl Dialect {
+    /// Returns how it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Envelope => "envelope",
+            Self::Array => "array",
+        }
+    }
+
+    /// Reads how it is written; what is not known is the SDK's.
+    pub fn read(word: &str) -> Self {
+        if word == Self::Array.word() { Self::Array } else { Self::Envelope }
+    }
+}
+
 /// A registered component.
 #[derive(Clone, Debug)]
 pub struct Component {
     /// What it offers, by token.
-    capabilities: BTreeMap<Token, Capability>,
+    capabilities: BTreeMap<Token, Arc<Capability>>,
     /// What it understands.
     pub features: Features,
     /// How it writes lists.
     pub dialect: Dialect,
+    /// When it was first heard of, UTC.
+    pub first_seen: Timestamp,
     /// When it was last heard of, UTC.
     pub last_seen: Timestamp,
 }
 
+/// Whether a component is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It was heard of within the last minute.
+    Connected,
+    /// It was not, and is still offered.
+    Silent,
+    /// It was not for so long that it is not offered any more, until it comes back.
+    Gone,
+}
+
+impl Presence {
+    /// Returns the word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl Component {
+    /// Returns what it offers.
+    pub fn capabilities(&self) -> impl ExactSizeIterator<Item = &Capability> {
+        self.capabilities.values().map(AsRef::as_ref)
+    }
+
+    /// Says whether it is there, if it is offered for so long after it was heard of.
+    pub fn presence(&self, expiry: SignedDuration, now: Timestamp) -> Presence {
+        presence(self.last_seen, expiry, now)
+    }
+}
+
+/// Says whether a component is there that was last heard of then, if it is offered for so
+/// long after it.
+pub fn presence(
+    last_seen: Timestamp,
+    expiry: SignedDuration,
+    now: Timestamp,
+) -> Presence {
+    let silent = now.duration_since(last_seen);
+    if silent <= CONNECTED {
+        Presence::Connected
+    } else if silent <= expiry {
+        Presence::Silent
+    } else {
+        Presence::Gone
+    }
+}
+
+/// Where a capability is.
+type Place = (Identity, Token);
+
 /// Which component offers which capability.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Directory {
     components: BTreeMap<Identity, Component>,
+    /// By label and the common name of the component.
+    by_label: BTreeMap<String, BTreeMap<String, BTreeSet<Place>>>,
+    by_schema: BTreeMap<Schema, BTreeSet<Place>>,
+    /// How long a component is offered after it was heard of.
+    expiry: SignedDuration,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            components: BTreeMap::new(),
+            by_label: BTreeMap::new(),
+            by_schema: BTreeMap::new(),
+            expiry: SignedDuration::MAX,
+        }
+    }
 }
 
 /// A capability as clients see it: with a name that nothing else has.
@@ -49,55 +144,139 @@ pub struct Offer {
     /// Who offers it.
     pub component: Identity,
     /// It, as the component registered it.
-    pub registered: Capability,
+    pub registered: Arc<Capability>,
     /// It, as clients see it.
     pub shown: Capability,
 }
 
+/// The component for a specification.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Who does it.
+    pub component: Identity,
+    /// The capability, as the component registered it.
+    pub capability: Arc<Capability>,
+}
+
 impl Directory {
-    /// Takes note of a capability. One with the same token is replaced.
-    pub fn register(
+    /// Sets how long a component is offered after it was heard of.
+    pub const fn set_expiry(&mut self, expiry: SignedDuration) {
+        self.expiry = expiry;
+    }
+
+    /// Returns how long a component is offered after it was heard of.
+    pub const fn expiry(&self) -> SignedDuration {
+        self.expiry
+    }
+
+    /// Says whether a capability of a component would be taken.
+    pub fn check(
+        &self,
+        from: &Identity,
+        capability: &Capability,
+    ) -> Result<(), RegisterError> {
+        let Some(component) = self.components.get(from) else {
+            return if self.components.len() >= COMPONENTS {
+                Err(RegisterError::Components)
+            } else {
+                Ok(())
+            };
+        };
+        let is_known = component.capabilities.contains_key(&capability.token());
+        if component.capabilities.len() >= CAPABILITIES && !is_known {
+            return Err(RegisterError::Capabilities);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a component.
+    pub fn arrive(
         &mut self,
         from: &Identity,
-        capability: Capability,
         features: Features,
         dialect: Dialect,
+        first_seen: Timestamp,
         now: Timestamp,
-    ) -> Result<(), RegisterError> {
-        let is_new = !self.components.contains_key(from);
-        if is_new && self.components.len() >= COMPONENTS {
-            return Err(RegisterError::Components);
-        }
-        let component = self.components.entry(from.clone()).or_insert_with(|| {
-            Component { capabilities: BTreeMap::new(), features, dialect, last_seen: now }
-        });
+    ) {
+        let component =
+            self.components.entry(from.clone()).or_insert_with(|| Component {
+                capabilities: BTreeMap::new(),
+                features,
+                dialect,
+                first_seen,
+                last_seen: now,
+            });
         component.features = features;
         component.dialect = dialect;
         component.last_seen = now;
+    }
+
+    /// Takes note of a capability of a component that has arrived. One with the same token
+    /// or label is replaced.
+    pub fn register(&mut self, from: &Identity, capability: Capability) {
+        let Some(component) = self.components.get_mut(from) else { return };
         let token = capability.token();
-        if component.capabilities.len() >= CAPABILITIES
-            && !component.capabilities.contains_key(&token)
-        {
-            return Err(RegisterError::Capabilities);
-        }
         // A label names one capability of a component: a new one under it replaces.
-        if let Some(label) = capability.label() {
-            component.capabilities.retain(|_, known| known.label() != Some(label));
+        let same: Vec<_> = component
+            .capabilities
+            .iter()
+            .filter(|(known_token, known)| {
+                **known_token == token
+                    || known.label().is_some() && known.label() == capability.label()
+            })
+            .map(|(token, _)| token.clone())
+            .collect();
+        for token in same {
+            self.withdraw(from, &token);
         }
-        component.capabilities.insert(token, capability);
-        Ok(())
+        let Some(component) = self.components.get_mut(from) else { return };
+        let capability = Arc::new(capability);
+        component.capabilities.insert(token.clone(), Arc::clone(&capability));
+        // The callback capability is between components and their supervisor.
+        if is_callback(&capability) {
+            return;
+        }
+        let place = (from.clone(), token);
+        self.by_schema.entry(capability.schema()).or_default().insert(place.clone());
+        if let Some(label) = capability.label() {
+            let of_label = self.by_label.entry(label.to_owned()).or_default();
+            of_label.entry(from.common_name().to_owned()).or_default().insert(place);
+        }
     }
 
     /// Takes a capability back.
     pub fn withdraw(&mut self, from: &Identity, token: &Token) {
-        if let Some(component) = self.components.get_mut(from) {
-            component.capabilities.remove(token);
+        let Some(component) = self.components.get_mut(from) else { return };
+        let Some(capability) = component.capabilities.remove(token) else { return };
+        let place = (from.clone(), token.clone());
+        let schema = capability.schema();
+        if let Some(places) = self.by_schema.get_mut(&schema) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.by_schema.remove(&schema);
+            }
+        }
+        let Some(label) = capability.label() else { return };
+        let Some(of_label) = self.by_label.get_mut(label) else { return };
+        if let Some(places) = of_label.get_mut(from.common_name()) {
+            places.remove(&place);
+            if places.is_empty() {
+                of_label.remove(from.common_name());
+            }
+        }
+        if of_label.is_empty() {
+            self.by_label.remove(label);
         }
     }
 
     /// Returns a component, if it is registered.
     pub fn component(&self, identity: &Identity) -> Option<&Component> {
         self.components.get(identity)
+    }
+
+    /// Returns all components.
+    pub fn components(&self) -> impl ExactSizeIterator<Item = (&Identity, &Component)> {
+        self.components.iter()
     }
 
     /// Takes note that a component was heard of.
@@ -120,9 +299,15 @@ impl Directory {
     /// Returns what a client can use, of that which it may: the rest leaves no trace.
     /// Labels that several components have get the common name of the component appended,
     /// or its full identity if that is still ambiguous.
-    pub fn offers(&self, may: &dyn Fn(&Identity, &Capability) -> bool) -> Vec<Offer> {
-        let permitted: Vec<_> =
-            self.registered().filter(|(identity, known)| may(identity, known)).collect();
+    pub fn offers(
+        &self,
+        may: &dyn Fn(&Identity, &Capability) -> bool,
+        now: Timestamp,
+    ) -> Vec<Offer> {
+        let permitted: Vec<_> = self
+            .registered(now)
+            .filter(|(identity, known)| may(identity, known))
+            .collect();
         let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
         let mut common: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for &(identity, capability) in &permitted {
@@ -142,7 +327,7 @@ impl Directory {
         permitted
             .iter()
             .map(|&(identity, capability)| {
-                let mut shown = capability.clone();
+                let mut shown = Capability::clone(capability);
                 shown.set_link(None);
                 let token = capability.token();
                 let label = capability.label().unwrap_or_default();
@@ -158,7 +343,7 @@ impl Directory {
                 }
                 Offer {
                     component: identity.clone(),
-                    registered: capability.clone(),
+                    registered: Arc::clone(capability),
                     shown,
                 }
             })
@@ -173,39 +358,85 @@ impl Directory {
         may: &dyn Fn(&Identity, &Capability) -> bool,
         specification: &Specification,
         now: Timestamp,
-    ) -> Result<Offer, ChooseError> {
+    ) -> Result<Choice, ChooseError> {
         let label = specification.label().unwrap_or_default();
-        let is_named = |offer: &Offer| {
-            let names = [offer.shown.label(), offer.registered.label()];
-            names.into_iter().flatten().any(|n| n == label || n == without_serial(label))
-        };
-        let (named, others): (Vec<_>, Vec<_>) =
-            self.offers(may).into_iter().partition(is_named);
-        let mut refusal = ChooseError::NoCapability;
+        let mut refusal = None;
         // A label that names something decides: nobody wants the same from elsewhere.
-        for offer in if named.is_empty() { others } else { named } {
-            match specification.fulfills(&offer.registered, now) {
-                Ok(()) => return Ok(offer),
-                Err(reason) if is_named(&offer) => {
-                    let label = offer.shown.label().unwrap_or_default().to_owned();
-                    refusal = ChooseError::Refused { label, reason };
+        for name in [label, without_serial(label)] {
+            for place in self.named(name) {
+                let Some(choice) = self.offered(place, may, now) else { continue };
+                match specification.fulfills(&choice.capability, now) {
+                    Ok(()) => return Ok(choice),
+                    Err(reason) => {
+                        let label = name.to_owned();
+                        refusal.get_or_insert(ChooseError::Refused { label, reason });
+                    }
                 }
-                Err(_) => {}
             }
         }
-        Err(refusal)
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        self.by_schema
+            .get(&specification.schema())
+            .into_iter()
+            .flatten()
+            .filter_map(|place| self.offered(place, may, now))
+            .find(|choice| specification.fulfills(&choice.capability, now).is_ok())
+            .ok_or(ChooseError::NoCapability)
     }
 
-    /// Returns the capabilities that clients may see, with who offers them. The callback
-    /// capability is between components and their supervisor.
-    fn registered(&self) -> impl Iterator<Item = (&Identity, &Capability)> {
-        self.components.iter().flat_map(|(identity, component)| {
-            component
-                .capabilities
-                .values()
-                .filter(|known| !is_callback(known))
-                .map(move |capability| (identity, capability))
+    /// Returns where the capabilities are that a name may mean: a label, or one with the
+    /// common name or the whole identity of a component.
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Place> {
+        let whole = self.by_label.get(name);
+        let whole = whole.into_iter().flat_map(|of_label| of_label.values().flatten());
+        // Labels and names may contain the sign that joins them.
+        let splits = name.match_indices('@');
+        let joined = splits.flat_map(move |(at, sign)| {
+            let (label, rest) = name.split_at(at);
+            let suffix = rest.strip_prefix(sign).unwrap_or(rest);
+            let of_label = self.by_label.get(label);
+            let common = of_label.and_then(|of_label| of_label.get(suffix));
+            let common = common.into_iter().flatten();
+            let others = of_label.filter(|of_label| !of_label.contains_key(suffix));
+            let others = others.into_iter().flat_map(|known| known.values().flatten());
+            common.chain(others.filter(move |(who, _)| who.to_string() == suffix))
+        });
+        whole.chain(joined)
+    }
+
+    /// Returns the capability at a place, if it is offered and the client may use it.
+    fn offered(
+        &self,
+        (identity, token): &Place,
+        may: &dyn Fn(&Identity, &Capability) -> bool,
+        now: Timestamp,
+    ) -> Option<Choice> {
+        let component = self.components.get(identity)?;
+        let capability = component.capabilities.get(token)?;
+        let is_there = component.presence(self.expiry, now) != Presence::Gone;
+        (is_there && may(identity, capability)).then(|| Choice {
+            component: identity.clone(),
+            capability: Arc::clone(capability),
         })
+    }
+
+    /// Returns the capabilities that clients may see, with who offers them.
+    fn registered(
+        &self,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&Identity, &Arc<Capability>)> {
+        self.components
+            .iter()
+            .filter(move |(_, known)| known.presence(self.expiry, now) != Presence::Gone)
+            .flat_map(|(identity, component)| {
+                component
+                    .capabilities
+                    .values()
+                    .filter(|known| !is_callback(known))
+                    .map(move |capability| (identity, capability))
+            })
     }
 }
 

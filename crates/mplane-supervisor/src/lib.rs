@@ -9,3 +9,6 @@ pub mod directory;
 pub mod life;
 pub mod relay;
 pub mod server;
+pub mod store;
+pub mod tell;
+pub mod waiters;

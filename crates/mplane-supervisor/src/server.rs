@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,10 +11,10 @@ use axum::extract::{Extension, Request, State};
 use axum::routing::{get, post};
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Act, Policy, permit};
 use mplane::json::{self, MEDIA_TYPE, Unreadable};
-use mplane::message::{Capability, Envelope, Message, Redemption};
+use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
 use mplane::registry::Registries;
 use mplane_runtime::http::routes::{
     Responder, answer, client_routes, read_messages, read_parts,
@@ -22,40 +22,60 @@ use mplane_runtime::http::routes::{
 use mplane_runtime::http::{Peer, path, preferred_wait};
 use mplane_runtime::tls::fresh_token;
 use serde_json::json;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::directory::Dialect;
-use crate::relay::{Relay, Reply};
+use crate::relay::{OpenRelayError, Relay, Reply, ReportError};
+use crate::store::{Retention, Store, StoreError, Swept};
+use crate::tell::tell_routes;
+
+/// How often it is looked whether the time of something is over.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often it is written down when components were last heard of.
+const SEEN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether something is kept long enough.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How a supervisor works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a component is offered after it was heard of.
+    pub expiry: SignedDuration,
+    /// What is kept how long.
+    pub retention: Retention,
+    /// How many specifications may wait for one component.
+    pub queue: u64,
+}
 
 /// A supervisor that serves components and clients.
 pub struct Supervisor {
     registries: Registries,
-    relay: Mutex<Relay>,
-    /// The relay's news, for who waits.
-    news: watch::Sender<u64>,
+    relay: Relay,
+    settings: Mutex<Settings>,
     shutdown: CancellationToken,
 }
 
 impl Supervisor {
-    /// Makes a supervisor, which peers may use as far as the policy permits. It works until
-    /// `shutdown`.
-    pub fn new(
+    /// Makes a supervisor that goes on with what is in a store, and which peers may use as
+    /// far as the policy permits. It works until `shutdown`.
+    pub async fn new(
+        store: Store,
         registries: Registries,
         policy: Policy,
+        settings: Settings,
         shutdown: CancellationToken,
-    ) -> Arc<Self> {
-        let mut relay = Relay::default();
-        relay.set_policy(policy);
-        let supervisor = Arc::new(Self {
-            registries,
-            relay: Mutex::new(relay),
-            news: watch::Sender::new(0),
-            shutdown,
-        });
+    ) -> Result<Arc<Self>, OpenRelayError> {
+        let known = registries.clone();
+        let (expiry, queue) = (settings.expiry, settings.queue);
+        let relay = Relay::new(store, known, policy, expiry, queue).await?;
+        let settings = Mutex::new(settings);
+        let supervisor = Arc::new(Self { registries, relay, settings, shutdown });
         tokio::spawn(keep_time(Arc::clone(&supervisor)));
-        supervisor
+        tokio::spawn(keep_house(Arc::clone(&supervisor)));
+        Ok(supervisor)
     }
 
     /// Returns its routes: those that components use and those that clients use.
@@ -66,49 +86,84 @@ impl Supervisor {
             .route(path::SHOW_SPECIFICATION, get(show_specification))
             .route(path::REGISTER_RESULT, post(register_result))
             .with_state(Arc::clone(self))
+            .merge(tell_routes(Arc::clone(self)))
             .merge(client_routes(clients))
+    }
+
+    /// Returns who is answered what.
+    pub const fn relay(&self) -> &Relay {
+        &self.relay
     }
 
     /// Sets who may offer and use which capability from now on.
     pub fn set_policy(&self, policy: Policy) {
-        self.relay().set_policy(policy);
+        self.relay.set_policy(policy);
     }
 
-    /// Changes the relay, and tells who waits if there is news.
-    fn change<T>(&self, change: impl FnOnce(&mut Relay) -> T) -> T {
-        let mut relay = self.relay();
-        let changed = change(&mut relay);
-        let news = relay.news();
-        drop(relay);
-        self.news.send_if_modified(|known| std::mem::replace(known, news) != news);
-        changed
+    /// Sets how it works from now on.
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.relay.set_limits(settings.expiry, settings.queue);
     }
 
-    /// Locks the relay. A panic elsewhere leaves it whole: every change is one call.
-    fn relay(&self) -> MutexGuard<'_, Relay> {
-        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until all is written down, after `shutdown`.
+    pub async fn ended(&self) {
+        self.shutdown.cancelled().await;
+        if let Err(error) = self.relay.write_seen().await {
+            warn!(%error, "not all could be written before the end");
+        }
     }
+}
+
+/// Does something to its end, whether or not who asked for it waits for the answer: what is
+/// written down must not be left half done when a connection goes. Returns `None` if it
+/// panicked, or the program ends.
+async fn to_its_end<T: Send + 'static>(
+    act: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    tokio::spawn(act).await.ok()
 }
 
 /// Gives up specifications whose time is over.
 async fn keep_time(supervisor: Arc<Supervisor>) {
-    let mut news = supervisor.news.subscribe();
     loop {
-        let deadline = supervisor.relay().poll_timeout();
-        let sleep = async {
-            match deadline {
-                Some(deadline) => {
-                    let wait = deadline.duration_since(Timestamp::now());
-                    tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
-                }
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = sleep => supervisor.change(|relay| relay.handle_timeout(Timestamp::now())),
-            changed = news.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TICK) => {}
             () = supervisor.shutdown.cancelled() => return,
         }
+        if let Err(error) = supervisor.relay.handle_timeout(Timestamp::now()).await {
+            error!(%error, "cannot give up what is over");
+        }
+    }
+}
+
+/// Writes down who was heard of, and keeps no longer what was kept long enough.
+async fn keep_house(supervisor: Arc<Supervisor>) {
+    let mut seen = tokio::time::interval(SEEN_INTERVAL);
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        let done = tokio::select! {
+            _ = seen.tick() => supervisor.relay.write_seen().await,
+            _ = sweep.tick() => self::sweep(&supervisor).await,
+            () = supervisor.shutdown.cancelled() => return,
+        };
+        if let Err(error) = done {
+            error!(%error, "cannot keep the store in order");
+        }
+    }
+}
+
+/// Keeps no longer what was kept long enough.
+async fn sweep(supervisor: &Supervisor) -> Result<(), StoreError> {
+    let retention =
+        supervisor.settings.lock().unwrap_or_else(PoisonError::into_inner).retention;
+    loop {
+        let swept = supervisor.relay.store().sweep(retention, Timestamp::now()).await?;
+        if swept == Swept::default() {
+            return Ok(());
+        }
+        let (results, stories) = (swept.results, swept.stories);
+        info!(results, stories, "not kept any longer");
     }
 }
 
@@ -137,14 +192,19 @@ async fn register_capability(
                     ToOwned::to_owned,
                 );
                 let now = Timestamp::now();
-                let registered = match &permitted {
-                    Err(denied) => Err(denied.to_string()),
-                    Ok(()) => supervisor
-                        .change(|relay| {
-                            let (from, features) = (&peer.identity, peer.features);
-                            relay.register(from, message, features, dialect, now)
-                        })
-                        .map_err(|error| error.to_string()),
+                let registered = if let Err(denied) = &permitted {
+                    Err(denied.to_string())
+                } else {
+                    let (supervisor, peer) = (Arc::clone(&supervisor), peer.clone());
+                    let registered = to_its_end(async move {
+                        let (from, features) = (&peer.identity, peer.features);
+                        let relay = &supervisor.relay;
+                        relay.register(from, message, features, dialect, now).await
+                    });
+                    match registered.await {
+                        Some(registered) => registered.map_err(|error| error.to_string()),
+                        None => Err(INSIDE.into()),
+                    }
                 };
                 (name, registered)
             }
@@ -179,25 +239,36 @@ async fn show_specification(
     }
     let wait = preferred_wait(request.headers());
     let deadline = tokio::time::Instant::now() + wait.unwrap_or(Duration::ZERO);
-    let mut news = supervisor.news.subscribe();
+    let waiter = supervisor.relay.wait_for_queue(&peer.identity);
     let (mut messages, dialect) = loop {
-        let now = Timestamp::now();
-        let fetched = supervisor.change(|relay| {
-            let dialect = relay.directory().component(&peer.identity)?.dialect;
-            Some((relay.fetch(&peer.identity, now)?, dialect))
-        });
-        let Some((messages, dialect)) = fetched else {
-            return plain(
-                StatusCode::NOT_FOUND,
-                "this component is not registered; register its capabilities first",
-            );
+        let news = waiter.news();
+        let fetched = {
+            let (supervisor, identity) = (Arc::clone(&supervisor), peer.identity.clone());
+            to_its_end(async move {
+                let fetched = supervisor.relay.fetch(&identity, Timestamp::now()).await;
+                let known = supervisor.relay.look(|directory| {
+                    directory.component(&identity).map(|known| known.dialect)
+                });
+                fetched.map(|fetched| fetched.zip(known))
+            })
+        };
+        let (messages, dialect) = match fetched.await {
+            Some(Ok(Some(fetched))) => fetched,
+            Some(Ok(None)) => {
+                return plain(
+                    StatusCode::NOT_FOUND,
+                    "this component is not registered; register its capabilities first",
+                );
+            }
+            Some(Err(error)) => return unavailable(&error.to_string()),
+            None => return unavailable(INSIDE),
         };
         if !messages.is_empty() {
             break (messages, dialect);
         }
         tokio::select! {
-            waited = tokio::time::timeout_at(deadline, news.changed()) => {
-                if !matches!(waited, Ok(Ok(()))) {
+            waited = tokio::time::timeout_at(deadline, news) => {
+                if waited.is_err() {
                     break (messages, dialect);
                 }
             }
@@ -262,10 +333,17 @@ async fn register_result(
     let mut refused = None;
     for message in reports(messages) {
         let kind = message.kind();
-        let now = Timestamp::now();
-        match supervisor.change(|relay| relay.report(&peer.identity, message, now)) {
-            Ok(()) => info!(component = %peer.identity, %kind, "reported"),
-            Err(error) => {
+        let (reporter, identity) = (Arc::clone(&supervisor), peer.identity.clone());
+        let reported = to_its_end(async move {
+            reporter.relay.report(&identity, message, Timestamp::now()).await
+        });
+        match reported.await {
+            Some(Ok(())) => info!(component = %peer.identity, %kind, "reported"),
+            Some(Err(ReportError::Store(error))) => {
+                return unavailable(&error.to_string());
+            }
+            None => return unavailable(INSIDE),
+            Some(Err(error)) => {
                 warn!(component = %peer.identity, %kind, reason = %error,
                     "refused a report");
                 refused = Some(error.to_string());
@@ -276,6 +354,21 @@ async fn register_result(
         None => plain(StatusCode::OK, ""),
         Some(reason) => plain(StatusCode::FORBIDDEN, &reason),
     }
+}
+
+/// What a peer hears when the supervisor fails inside.
+const INSIDE: &str = "the supervisor failed inside; try again later";
+
+/// How many seconds a peer is asked to wait when something cannot be done now.
+const RETRY_AFTER: &str = "5";
+
+/// Makes an answer to what cannot be done now.
+fn unavailable(reason: &str) -> Response<Body> {
+    error!(reason, "is unavailable");
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, reason);
+    let value = HeaderValue::from_static(RETRY_AFTER);
+    response.headers_mut().insert(http::header::RETRY_AFTER, value);
+    response
 }
 
 /// Makes an answer of plain text.
@@ -302,7 +395,7 @@ struct Facing(Arc<Supervisor>);
 
 impl Responder for Facing {
     fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
-        self.0.relay().capabilities(&peer.identity, peer.features)
+        self.0.relay.capabilities(&peer.identity, peer.features, Timestamp::now())
     }
 
     fn respond<'a>(
@@ -314,23 +407,28 @@ impl Responder for Facing {
         Box::pin(async move {
             info!(client = %peer.identity, kind = %message.kind(), label = message.label(),
                 "received");
-            let mut news = self.0.news.subscribe();
-            let mut reply = self.handle(peer, message);
+            let mut reply = self.handle(peer, message).await;
             let deadline = tokio::time::Instant::now() + wait;
-            while reply.pending
+            while let (Some(id), Some(token)) = (reply.pending, reply.message.token())
                 && !wait.is_zero()
-                && let Some(token) = reply.message.token()
             {
+                let waiter = self.0.relay.wait_for_end(id);
+                let news = waiter.news();
+                // It may have ended since it was asked.
+                let redemption = Redemption::token_only("measure", token);
+                reply = self.handle(peer, redemption.clone().into()).await;
+                if reply.pending.is_none() {
+                    break;
+                }
                 tokio::select! {
-                    waited = tokio::time::timeout_at(deadline, news.changed()) => {
-                        if !matches!(waited, Ok(Ok(()))) {
+                    waited = tokio::time::timeout_at(deadline, news) => {
+                        if waited.is_err() {
                             break;
                         }
                     }
                     () = self.0.shutdown.cancelled() => break,
                 }
-                reply =
-                    self.handle(peer, Redemption::token_only("measure", token).into());
+                reply = self.handle(peer, redemption.into()).await;
             }
             reply.message
         })
@@ -343,11 +441,18 @@ impl Responder for Facing {
 
 impl Facing {
     /// Answers a message without waiting.
-    fn handle(&self, peer: &Peer, message: Message) -> Reply {
+    async fn handle(&self, peer: &Peer, message: Message) -> Reply {
         let fresh = [fresh_token(), fresh_token()];
-        let now = Timestamp::now();
-        let reply =
-            self.0.change(|relay| relay.handle(&peer.identity, message, fresh, now));
+        let token = message.token();
+        let (supervisor, identity) = (Arc::clone(&self.0), peer.identity.clone());
+        let handled = to_its_end(async move {
+            supervisor.relay.handle(&identity, message, fresh, Timestamp::now()).await
+        });
+        let reply = handled.await.unwrap_or_else(|| Reply {
+            message: Exception::new(token, INSIDE).into(),
+            pending: None,
+            withheld: None,
+        });
         if let Some(withheld) = &reply.withheld {
             warn!(client = %peer.identity, %withheld, "refused by the access rules");
         }

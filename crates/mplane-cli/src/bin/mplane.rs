@@ -7,7 +7,8 @@ use mplane_cli::demo::{self, DemoArgs};
 use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
 use mplane_cli::tools::{
-    CheckArgs, RegistryCommand, ServiceCommand, SpoolArgs, WhenArgs,
+    CheckArgs, ComponentsArgs, LabCommand, MeasurementsArgs, RegistryCommand,
+    ServiceCommand, SpoolArgs, WhenArgs, WhyArgs,
 };
 
 /// mPlane: coordinated network measurement.
@@ -36,6 +37,15 @@ enum Command {
     When(WhenArgs),
     /// Show what the spool of a component holds, and what could not be delivered
     Spool(SpoolArgs),
+    /// Tell the story of a specification: what happened to it, when and why
+    ///
+    /// Reads the store of a supervisor on this machine, if the configuration is that of a
+    /// supervisor; otherwise asks the supervisor as a client, which is told of its own.
+    Why(WhyArgs),
+    /// List the specifications that a supervisor knows, the latest first
+    Measurements(MeasurementsArgs),
+    /// List the components that a supervisor knows
+    Components(ComponentsArgs),
     /// Show element registries
     Registry {
         #[command(subcommand)]
@@ -45,6 +55,13 @@ enum Command {
     Service {
         #[command(subcommand)]
         command: ServiceCommand,
+    },
+    /// Make networks in this machine, with delay and loss, whose every packet is logged
+    ///
+    /// Hosts are network namespaces, links are emulated. Needs root, or user namespaces.
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
     },
     /// Create an authority and certificates for the members of a domain
     Pki {
@@ -64,8 +81,12 @@ fn main() -> ExitCode {
         Command::Check(args) => args.run(&mut output),
         Command::When(args) => args.run(&mut output),
         Command::Spool(args) => args.run(&mut output),
+        Command::Why(args) => mplane_cli::block_on(args.run(&mut output)),
+        Command::Measurements(args) => mplane_cli::block_on(args.run(&mut output)),
+        Command::Components(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Registry { command } => command.run(&mut output),
         Command::Service { command } => mplane_cli::block_on(command.run(&mut output)),
+        Command::Lab { command } => command.run(&mut output),
         Command::Pki { command } => command.run(&mut output),
     };
     mplane_cli::conclude(result, &mut output)

@@ -11,8 +11,7 @@ use crate::pki::{Authority, Issued, Role};
 const ORGANIZATION: &str = "mplane-demo";
 
 /// The supervisor's section: the system chooses the port.
-pub(super) const SUPERVISOR_SECTION: &str =
-    "[supervisor.listener]\naddress = \"127.0.0.1:0\"\n";
+pub(super) const SUPERVISOR_SECTION: &str = "[supervisor]\ndata = \"supervisor\"\n\n[supervisor.listener]\naddress = \"127.0.0.1:0\"\n";
 
 /// The certificates of the demo's domain.
 pub(super) struct Members {

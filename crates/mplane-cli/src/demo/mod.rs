@@ -354,7 +354,7 @@ async fn within<T, E: Into<Failure>>(
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(match error.into() {
             Failure::Failed(error) => failed(mplane_runtime::report(&*error)),
-            signal @ Failure::Signal(_) => signal,
+            other => other,
         }),
         Err(_) => Err(failed("it took too long".into())),
     }

@@ -69,7 +69,7 @@ pub(super) async fn run_component(
                     let problem = report(&*failure);
                     error!(problem, "goes on with the configuration that it had");
                 }
-                Err(signal @ Failure::Signal(_)) => return Err(signal),
+                Err(other) => return Err(other),
             },
             ended = live.tasks.join_next() => match ended {
                 // One that is not served any more.

@@ -2,6 +2,9 @@
 //! demo.
 
 mod component;
+#[cfg(test)]
+mod documents_tests;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,11 +16,9 @@ use mplane_probe::service::ServiceConfig;
 use mplane_runtime::client::Client;
 use mplane_runtime::config::{self, ListenerConfig, LoadConfigError};
 use mplane_runtime::http::client::BaseUrl;
-use mplane_runtime::http::server::{Transport, listen, serve};
-use mplane_runtime::metrics;
+use mplane_runtime::http::server::Transport;
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use mplane_runtime::tls::Credentials;
-use mplane_supervisor::server::Supervisor;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,8 @@ use tracing::{info, warn};
 pub(crate) use self::component::load_external;
 pub use self::component::start_component;
 use self::component::{run_component, section as component_section};
+use self::supervisor::run_supervisor;
+pub use self::supervisor::start_supervisor;
 use crate::Failure;
 use crate::logging::LogArgs;
 
@@ -62,42 +65,6 @@ impl Running {
         }
         Ok(())
     }
-}
-
-/// Starts a supervisor. It runs until `shutdown`.
-pub async fn start_supervisor(
-    config: &Config,
-    path: &Path,
-    shutdown: CancellationToken,
-) -> Result<Running, Failure> {
-    let section = config.supervisor.as_ref().ok_or_else(|| no(path, "supervisor"))?;
-    let credentials = config.credentials()?;
-    let registries = config.registries.load()?;
-    let transport = transport(&section.listener, credentials.as_ref(), path)?;
-    let listener = listen(section.listener.address).await?;
-    let address = listener.local_addr()?;
-    let second = match &section.component_listener {
-        Some(second) => {
-            let transport = self::transport(second, credentials.as_ref(), path)?;
-            Some((listen(second.address).await?, transport))
-        }
-        None => None,
-    };
-    let supervisor = Supervisor::new(registries, config.access.clone(), shutdown.clone());
-    info!(%address, identity = %identity(credentials.as_deref()), "supervises");
-    let mut tasks = JoinSet::new();
-    if let Some(metrics) = &config.metrics {
-        let listener = listen(metrics.address).await?;
-        tell_metrics(&listener)?;
-        let registry = prometheus_client::registry::Registry::default();
-        tasks.spawn(metrics::serve(listener, registry, shutdown.clone()));
-    }
-    if let Some((second, transport)) = second {
-        info!(components = %second.local_addr()?, "supervises at a second address");
-        tasks.spawn(serve(second, transport, supervisor.router(), shutdown.clone()));
-    }
-    tasks.spawn(serve(listener, transport, supervisor.router(), shutdown));
-    Ok(Running { address: Some(address), tasks })
 }
 
 /// Returns how a listener is spoken at, and warns of plain HTTP.
@@ -159,11 +126,7 @@ pub enum Daemon {
 pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure> {
     args.log.start("info")?;
     let shutdown = CancellationToken::new();
-    let hang_up = match daemon {
-        Daemon::Component => HangUp::Reloads,
-        Daemon::Supervisor => HangUp::Ends,
-    };
-    on_signal(shutdown.clone(), hang_up)?;
+    on_signal(shutdown.clone(), HangUp::Reloads)?;
     let path = args.config.as_path();
     let config = load(path)?;
     if args.check {
@@ -171,9 +134,7 @@ pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure
     }
     match daemon {
         Daemon::Component => run_component(&config, path, shutdown).await,
-        Daemon::Supervisor => {
-            start_supervisor(&config, path, shutdown).await?.ended().await
-        }
+        Daemon::Supervisor => run_supervisor(&config, path, shutdown).await,
     }
 }
 
@@ -192,7 +153,7 @@ fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
     let component = match daemon {
         Daemon::Component => Some(component_section(config, path)?),
         Daemon::Supervisor => {
-            config.supervisor.as_ref().ok_or_else(|| no(path, "supervisor"))?;
+            supervisor::section(config, path)?;
             None
         }
     };

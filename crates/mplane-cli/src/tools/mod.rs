@@ -1,10 +1,12 @@
 //! Small tools of `mplane`: they look at messages, temporal scopes, registries and external
-//! services without talking to anyone.
+//! services, at what a supervisor knows, and make networks to measure in.
 
 mod check;
+mod lab;
 mod registry;
 mod service;
 mod spool;
+mod story;
 mod when;
 
 use std::io;
@@ -12,9 +14,11 @@ use std::io;
 use clap::ValueEnum;
 
 pub use check::CheckArgs;
+pub use lab::{AccuracyArgs, Form, HoldArgs, LabCommand, LogFileArgs, RunArgs, UpArgs};
 pub use registry::RegistryCommand;
 pub use service::{ServiceCommand, TestArgs};
 pub use spool::SpoolArgs;
+pub use story::{ComponentsArgs, MeasurementsArgs, WhyArgs};
 pub use when::WhenArgs;
 
 /// How a tool prints what it found.

@@ -4,6 +4,7 @@
 mod access;
 mod disk;
 mod domain;
+mod lab;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/machine.rs"]
 mod machine;

@@ -241,7 +241,7 @@ async fn fetch_once(
         let (label, token) = (message.label().map(ToOwned::to_owned), message.token());
         let is_specification = matches!(message, Message::Specification(_));
         let is_interrupt = matches!(message, Message::Interrupt(_));
-        let mut reply = component.handle(supervisor, message).await;
+        let mut reply = component.handle(supervisor, message, Some(outbox)).await;
         if is_specification && let Message::Withdrawal(withdrawal) = &reply.message {
             // The supervisor has had the withdrawal; this is about the specification.
             let label = withdrawal.label().unwrap_or_default();
@@ -251,9 +251,12 @@ async fn fetch_once(
         if is_specification && let (Some(job), Some(token)) = (reply.pending, token) {
             info!(%job, label, %token, "accepted a specification");
         }
-        // What an interrupt ends, the exchange delivers itself.
-        let delivered = is_interrupt
-            && matches!(reply.message, Message::Result(_) | Message::Envelope(_));
+        // Receipts are on their way, and what an interrupt ends the exchange delivers.
+        let delivered = match reply.message {
+            Message::Receipt(_) => true,
+            Message::Result(_) | Message::Envelope(_) => is_interrupt,
+            _ => false,
+        };
         let letter = Letter { job: None, message: reply.message };
         if !delivered && outbox.send(letter).is_err() {
             debug!("the end has come before a receipt was sent");

@@ -95,6 +95,8 @@ struct Letter {
 /// What follows from one change: records to be written, then actions to be done.
 struct Batch {
     records: Vec<Record>,
+    /// A receipt, and where it is posted from: before the result that the actions lead to.
+    receipt: Option<(mpsc::UnboundedSender<Letter>, Letter)>,
     actions: Vec<Action>,
     done: oneshot::Sender<Result<(), WriteError>>,
 }
@@ -172,30 +174,35 @@ impl Component {
     /// exception. Supervisors hear of it.
     pub fn set_services(&self, services: Vec<Offered>) {
         let now = Timestamp::now();
-        self.change_state(|state| {
-            let exchange = &mut state.exchange;
-            let mut gone: BTreeMap<ServiceIndex, Capability> =
-                exchange.capabilities().map(|(id, known)| (id, known.clone())).collect();
-            for Offered { service, budget } in services {
-                let mut capability = service.capability();
-                budget.narrow(&mut capability);
-                let same = gone.iter().find(|(_, known)| **known == capability);
-                let id = if let Some(id) = same.map(|(id, _)| *id) {
-                    gone.remove(&id);
-                    exchange.set_budget(id, budget);
-                    id
-                } else {
-                    info!(label = capability.label(), "offers a capability");
-                    exchange.offer(capability, budget)
-                };
-                state.services.insert(id, service);
-            }
-            for (id, capability) in gone {
-                info!(label = capability.label(), "withdraws a capability");
-                exchange.withdraw(id, now);
-                state.services.remove(&id);
-            }
-        });
+        self.change_state(
+            |state| {
+                let exchange = &mut state.exchange;
+                let mut gone: BTreeMap<ServiceIndex, Capability> = exchange
+                    .capabilities()
+                    .map(|(id, known)| (id, known.clone()))
+                    .collect();
+                for Offered { service, budget } in services {
+                    let mut capability = service.capability();
+                    budget.narrow(&mut capability);
+                    let same = gone.iter().find(|(_, known)| **known == capability);
+                    let id = if let Some(id) = same.map(|(id, _)| *id) {
+                        gone.remove(&id);
+                        exchange.set_budget(id, budget);
+                        id
+                    } else {
+                        info!(label = capability.label(), "offers a capability");
+                        exchange.offer(capability, budget)
+                    };
+                    state.services.insert(id, service);
+                }
+                for (id, capability) in gone {
+                    info!(label = capability.label(), "withdraws a capability");
+                    exchange.withdraw(id, now);
+                    state.services.remove(&id);
+                }
+            },
+            |()| None,
+        );
         self.offers.send_modify(|changes| *changes += 1);
     }
 
@@ -217,12 +224,25 @@ impl Component {
     }
 
     /// Answers a message of a peer that may use this component, without waiting for a
-    /// result. What it accepts is written down first.
-    async fn handle(&self, from: &Identity, message: Message) -> Reply {
+    /// result. What it accepts is written down first. A receipt goes to the queue for
+    /// receipts, if there is one.
+    async fn handle(
+        &self,
+        from: &Identity,
+        message: Message,
+        receipts: Option<&mpsc::UnboundedSender<Letter>>,
+    ) -> Reply {
         let now = Timestamp::now();
         let is_specification = matches!(message, Message::Specification(_));
-        let (reply, written) =
-            self.change(|exchange| exchange.handle(from, message, fresh_token(), now));
+        let (reply, written) = self.change_state(
+            |state| state.exchange.handle(from, message, fresh_token(), now),
+            |reply| {
+                let message = reply.message.clone();
+                let is_receipt = matches!(message, Message::Receipt(_));
+                let receipts = receipts.filter(|_| is_receipt)?;
+                Some((receipts.clone(), Letter { job: None, message }))
+            },
+        );
         if let Some(withheld) = &reply.withheld {
             warn!(peer = %from, %withheld, "refused by the access rules");
         }
@@ -311,13 +331,14 @@ impl Component {
         &self,
         change: impl FnOnce(&mut ComponentExchange) -> T,
     ) -> (T, oneshot::Receiver<Result<(), WriteError>>) {
-        self.change_state(|state| change(&mut state.exchange))
+        self.change_state(|state| change(&mut state.exchange), |_| None)
     }
 
-    /// Changes the exchange and what belongs to it.
+    /// Changes the exchange and what belongs to it, which may yield a receipt.
     fn change_state<T>(
         &self,
         change: impl FnOnce(&mut State) -> T,
+        receipt: impl FnOnce(&T) -> Option<(mpsc::UnboundedSender<Letter>, Letter)>,
     ) -> (T, oneshot::Receiver<Result<(), WriteError>>) {
         let mut state = self.state();
         let changed = change(&mut state);
@@ -328,10 +349,11 @@ impl Component {
                 other => actions.push(other),
             }
         }
+        let receipt = receipt(&changed);
         let (done, written) = oneshot::channel();
         // The receiver lives as long as the component. Sending while the state is locked
         // keeps the order.
-        if self.batches.send(Batch { records, actions, done }).is_err() {
+        if self.batches.send(Batch { records, receipt, actions, done }).is_err() {
             debug!("nothing is done any more");
         }
         let active = state.exchange.active_jobs();
@@ -438,7 +460,8 @@ async fn carry_out_all(
                 _ => None,
             })
             .collect();
-        for (Batch { actions, done, .. }, write) in batches.drain(..).zip(writes) {
+        for (Batch { receipt, actions, done, .. }, write) in batches.drain(..).zip(writes)
+        {
             let written = match write {
                 Some(write) => write.durable().await,
                 None => Ok(()),
@@ -448,6 +471,12 @@ async fn carry_out_all(
                 component.metrics.spool_failures.inc();
             }
             component.bound_spool();
+            if written.is_ok()
+                && let Some((outbox, letter)) = receipt
+                && outbox.send(letter).is_err()
+            {
+                debug!("the end has come before a receipt was sent");
+            }
             for action in actions {
                 // What is not written down must not start; results are still told to who
                 // is there, and stay in memory.
@@ -505,7 +534,7 @@ impl Responder for Listening {
     ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
         Box::pin(async move {
             let mut deliveries = self.0.deliveries.subscribe();
-            let mut reply = self.0.handle(&peer.identity, message).await;
+            let mut reply = self.0.handle(&peer.identity, message, None).await;
             let Some(token) = reply.pending.and_then(|_| reply.message.token()) else {
                 return reply.message;
             };
@@ -519,7 +548,7 @@ impl Responder for Listening {
                 }
                 let redemption =
                     mplane::message::Redemption::token_only("measure", token.clone());
-                reply = self.0.handle(&peer.identity, redemption.into()).await;
+                reply = self.0.handle(&peer.identity, redemption.into(), None).await;
             }
             reply.message
         })

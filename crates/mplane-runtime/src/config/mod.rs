@@ -8,6 +8,7 @@ mod access;
 mod connection;
 pub mod legacy;
 mod service;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Deserializer};
 pub use self::connection::{ClientConfig, InitiatorConfig, ListenerConfig, TooFarError};
 use self::legacy::{FromModule, TranslateError};
 pub use self::service::{ServiceEntry, ServiceKind};
+pub use self::supervisor::SupervisorConfig;
 use crate::spool;
 use crate::tls::{Credentials, LoadCredentialsError};
 
@@ -185,17 +187,6 @@ pub struct MetricsConfig {
     pub address: SocketAddr,
 }
 
-/// What a supervisor does.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct SupervisorConfig {
-    /// Where components and clients reach it.
-    pub listener: ListenerConfig,
-    /// Where else they reach it: some domains have a port for components, another for
-    /// clients.
-    pub component_listener: Option<ListenerConfig>,
-}
-
 impl<S: DeserializeOwned + FromModule> Config<S> {
     /// Loads a file of ours or of the reference. Relative paths in it become relative to
     /// its folder.
@@ -227,6 +218,9 @@ impl<S: DeserializeOwned + FromModule> Config<S> {
                     ServiceKind::Native(_) => None,
                 }
             }));
+        }
+        if let Some(supervisor) = &mut config.supervisor {
+            files.extend(&mut supervisor.data);
         }
         for file in files {
             *file = folder.join(&file);

@@ -17,14 +17,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity};
 use mplane::exchange::component::{JobId, Record, Saved};
-use mplane::json::{self, Form, decode, encode};
+use mplane::json::{self, decode};
 use mplane::message::{Message, Specification, Table};
 use mplane::registry::Registries;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::sqlite::{Database, OpenDatabaseError, Opened, WriteError, Written};
+use crate::stored::{identity_text, message_text, read_identity, time};
 
 /// How long rows wait at most until they are written.
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
@@ -151,7 +151,7 @@ impl Spool {
         let dead_bytes = self.dead_bytes();
         self.database
             .write(move |connection| {
-                let (owner, message) = (owner_text(&owner), text(&message));
+                let (owner, message) = (identity_text(&owner), message_text(&message));
                 bury(connection, &owner, &message, &reason, dead_bytes)
             })
             .durable()
@@ -203,7 +203,7 @@ fn dead_letters(connection: &Connection) -> rusqlite::Result<Vec<DeadLetter>> {
         let owner: String = row.get(1)?;
         Ok(DeadLetter {
             buried: time(row.get(0)?),
-            owner: read_owner(&owner).unwrap_or_else(Identity::unauthenticated),
+            owner: read_identity(&owner).unwrap_or_else(Identity::unauthenticated),
             message: row.get(2)?,
             reason: row.get(3)?,
         })
@@ -234,8 +234,8 @@ fn write_record(
             .execute(params![
                 number(job),
                 parent.map(number),
-                owner_text(&owner),
-                text(&Message::from(*specification)),
+                identity_text(&owner),
+                message_text(&Message::from(*specification)),
                 accepted.as_microsecond(),
                 parent.is_none() && posted.contains(&owner),
                 capability.as_ref().and_then(CapabilityName::label),
@@ -252,7 +252,7 @@ fn write_record(
                 .prepare_cached(
                     "UPDATE job SET message = ?2, finished_us = ?3 WHERE id = ?1",
                 )?
-                .execute(params![number(job), text(&message), finished.as_microsecond()])
+                .execute(params![number(job), message_text(&message), finished.as_microsecond()])
         }
         Record::Delivered { job } => connection
             .prepare_cached("UPDATE job SET is_delivered = 1 WHERE id = ?1")?
@@ -359,7 +359,7 @@ fn load(
             }
         };
         let owner: String = row.get(2)?;
-        let owner = read_owner(&owner)
+        let owner = read_identity(&owner)
             .ok_or_else(|| unreadable("its owner is no identity".into()))?;
         let parent: Option<i64> = row.get(1)?;
         let started: Option<i64> = row.get(5)?;
@@ -416,36 +416,6 @@ fn number(job: JobId) -> i64 {
 /// Returns the job with a number.
 fn job(number: i64) -> JobId {
     JobId::from_number(number.unsigned_abs())
-}
-
-/// Writes a message as the spool keeps it.
-fn text(message: &Message) -> String {
-    String::from_utf8_lossy(&encode(message, Form::NATIVE)).into_owned()
-}
-
-/// Reads a time as the spool keeps it.
-fn time(microseconds: i64) -> Timestamp {
-    Timestamp::from_microsecond(microseconds).unwrap_or_default()
-}
-
-/// An identity as the spool keeps it.
-#[derive(Serialize, Deserialize)]
-struct Owner {
-    names: Vec<String>,
-    unit: Option<String>,
-}
-
-/// Writes an identity.
-fn owner_text(owner: &Identity) -> String {
-    let names = owner.names().map(ToOwned::to_owned).collect();
-    let unit = owner.unit().map(ToOwned::to_owned);
-    serde_json::to_string(&Owner { names, unit }).expect("text is always JSON")
-}
-
-/// Reads an identity.
-fn read_owner(text: &str) -> Option<Identity> {
-    let owner: Owner = serde_json::from_str(text).ok()?;
-    Some(Identity::new(owner.names.into_iter().map(Into::into), owner.unit.as_deref()))
 }
 
 /// A spool that cannot be opened.

@@ -82,9 +82,9 @@ async fn a_spool_of_the_first_version_is_brought_up_to_date() {
             "INSERT INTO job (id, owner, specification, accepted_us, message, is_posted)
              VALUES (7, ?1, ?2, 0, ?3, 1)",
             params![
-                owner_text(&owner()),
-                text(&specification().into()),
-                text(&result(2))
+                identity_text(&owner()),
+                message_text(&specification().into()),
+                message_text(&result(2))
             ],
         )
         .unwrap();

@@ -1,10 +1,13 @@
 //! Who may offer, see and use what: the one place where the relay asks its policy.
 
-use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity, Policy, Withheld};
 use mplane::message::{Capability, Specification};
 
-use super::{Id, Relay, Reply, exception};
+use super::{Relay, Reply, Shared, exception};
 use crate::directory::ChooseError;
 
 /// The answer to a specification that fits nothing which the client may use.
@@ -13,10 +16,29 @@ const NOTHING_PERMITTED: &str = "no capability that you may use here has these p
 
 impl Relay {
     /// Sets who may offer and use which capability from now on. What is on its way goes on.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
+    pub fn set_policy(&self, policy: Policy) {
+        self.shared().policy = policy;
     }
 
+    /// Sets how long a component is offered after it was heard of, and how many
+    /// specifications may wait for one.
+    pub fn set_limits(&self, expiry: SignedDuration, queue: u64) {
+        self.shared().directory.set_expiry(expiry);
+        self.queue.store(queue, Ordering::Relaxed);
+    }
+
+    /// Returns the components of which a client may use something, gone ones included.
+    pub fn components_for(&self, client: &Identity) -> BTreeSet<Identity> {
+        let shared = self.shared();
+        let may = shared.may(client);
+        let components = shared.directory.components();
+        let permitted = components
+            .filter(|(identity, known)| known.capabilities().any(|it| may(identity, it)));
+        permitted.map(|(identity, _)| identity.clone()).collect()
+    }
+}
+
+impl Shared {
     /// Says whether a client may see and use a capability of a component, and what has
     /// come of it. All that clients ask for comes by here.
     pub(super) fn permit(
@@ -41,8 +63,8 @@ impl Relay {
         }
     }
 
-    /// Refuses a specification for which the client may use nothing. What is withheld and
-    /// what is not there are answered alike.
+    /// Makes the answer to a specification for which the client may use nothing. What is
+    /// withheld and what is not there are answered alike.
     pub(super) fn refuse(
         &self,
         from: &Identity,
@@ -59,18 +81,11 @@ impl Relay {
             ChooseError::NoCapability => NOTHING_PERMITTED.into(),
         };
         let mut reply = exception(token, text);
-        reply.withheld =
-            self.directory.choose(&|_, _| true, asked, now).ok().and_then(|offer| {
-                let capability = CapabilityName::of(&offer.registered);
-                self.permit(from, &offer.component, &capability).err()
-            });
+        let elsewhere = self.directory.choose(&|_, _| true, asked, now);
+        reply.withheld = elsewhere.ok().and_then(|choice| {
+            let capability = CapabilityName::of(&choice.capability);
+            self.permit(from, &choice.component, &capability).err()
+        });
         reply
-    }
-
-    /// Says whether the client of a specification may still use its capability.
-    pub(super) fn permit_measurement(&self, id: Id) -> Result<(), Withheld> {
-        self.measurements.get(&id).map_or(Ok(()), |known| {
-            self.permit(&known.client, &known.component, &known.capability)
-        })
     }
 }

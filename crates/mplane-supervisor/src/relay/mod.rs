@@ -1,86 +1,84 @@
 //! The relay: what components and clients are answered.
 //!
-//! Like every exchange it does no I/O: messages and the time come in, answers go out.
+//! What lasts is in the [`Store`]; here is who asks whom, and who waits. The time comes in
+//! with each call, as in every exchange.
 
 mod access;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity, Policy, Withheld};
-use mplane::features::Features;
+use mplane::features::{Feature, Features};
+use mplane::json;
 use mplane::message::{
     Capability, Exception, Interrupt, Message, Receipt, Specification,
 };
 use mplane::primitive::Value;
 use mplane::registry::{CORE, Registries};
 use mplane::token::Token;
+use tracing::{info, warn};
 
 use crate::directory::{Dialect, Directory, RegisterError};
-use crate::life::{Effect, Event, State, step};
+use crate::life::{Effect, End, State};
+use crate::store::{
+    Acceptance, Handed, Id, Known, New, OpenStoreError, Reported, Store, StoreError, Told,
+};
+use crate::waiters::{Waiter, Waiters};
 
-/// How long after the end of its temporal scope a specification may still yield a result,
-/// in seconds: components that were away deliver late.
-const GRACE_S: i64 = 60;
+/// How long after the end of its temporal scope a specification may still yield a result:
+/// components that were away deliver late.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Messages queued for one component: a bound on what one that never comes back holds.
-const QUEUE: usize = 1_000;
+/// How long a hand-out may stay without an answer before it is made again: our components
+/// answer at once, and start nothing twice.
+const LEASE: Duration = Duration::from_secs(30);
 
-/// Specifications held at once, ended ones included.
-const MEASUREMENTS: usize = 100_000;
-
-/// Ended specifications kept for repeated redemption, the oldest go first.
-const SETTLED: usize = 10_000;
+/// Components of which it is written down at once when they were last heard of.
+const SEEN_AT_ONCE: usize = 1_000;
 
 /// A supervisor, without its connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Relay {
+    store: Store,
+    registries: Registries,
+    shared: Mutex<Shared>,
+    /// How many specifications may wait for one component: a bound on what one that never
+    /// comes back holds.
+    queue: AtomicU64,
+    /// Components that wait for something to fetch.
+    fetching: Waiters<Identity>,
+    /// Clients that wait for the end of a specification.
+    redeeming: Waiters<Id>,
+}
+
+/// What is in memory.
+#[derive(Debug, Default)]
+struct Shared {
     directory: Directory,
     /// Who may offer and use which capability.
     policy: Policy,
-    measurements: BTreeMap<Id, Measurement>,
-    /// Tokens are names between two peers: of the client for what it sent…
-    by_client: BTreeMap<(Identity, Token), Id>,
-    /// …and of the component for what it was handed.
-    by_component: BTreeMap<(Identity, Token), Id>,
-    queues: BTreeMap<Identity, VecDeque<Queued>>,
-    /// When a specification is given up, UTC.
-    deadlines: BTreeSet<(Timestamp, Id)>,
-    /// Ended specifications, the oldest first.
-    settled: VecDeque<Id>,
-    last_id: u64,
-    /// Counts what ended and what was queued, so that who waits looks again.
-    news: u64,
-}
-
-/// Names a specification within one supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(u64);
-
-/// A specification on its way.
-#[derive(Debug)]
-struct Measurement {
-    client: Identity,
-    /// As the client sent it, with the token between the client and us.
-    asked: Specification,
-    component: Identity,
-    /// Which capability of the component it is for.
-    capability: CapabilityName,
-    /// As the component gets it, with the token between us and the component.
-    handed: Specification,
-    state: State,
-    /// When it is given up, UTC.
+    /// Components for which something is queued: others need not ask the store.
+    pending: BTreeSet<Identity>,
+    /// When components were heard of, which is not written down yet.
+    seen: BTreeMap<Identity, Timestamp>,
+    /// When a specification is to be looked at next, UTC.
     deadline: Option<Timestamp>,
 }
 
-/// What a component is to fetch.
-#[derive(Debug)]
-enum Queued {
-    Specification(Id),
-    Interrupt(Interrupt),
+impl Shared {
+    /// Takes note that a component was heard of.
+    fn heard_of(&mut self, component: &Identity, now: Timestamp) {
+        self.directory.seen(component, now);
+        if self.directory.component(component).is_some() {
+            self.seen.insert(component.clone(), now);
+        }
+    }
 }
 
 /// The answer to a client.
@@ -88,26 +86,81 @@ enum Queued {
 pub struct Reply {
     /// What to send back now.
     pub message: Message,
-    /// Whether a result is still to come: a server may wait for it.
-    pub pending: bool,
+    /// The specification whose result is still to come: a server may wait for it.
+    pub pending: Option<Id>,
     /// What the policy withheld, to be logged; the message does not tell it.
     pub withheld: Option<Withheld>,
 }
 
+impl Reply {
+    /// Makes an answer that is final.
+    fn finally(message: impl Into<Message>) -> Self {
+        Self { message: message.into(), pending: None, withheld: None }
+    }
+}
+
 impl Relay {
-    /// Returns the directory of components.
-    pub const fn directory(&self) -> &Directory {
-        &self.directory
+    /// Makes a relay that goes on with what is in a store.
+    pub async fn new(
+        store: Store,
+        registries: Registries,
+        policy: Policy,
+        expiry: SignedDuration,
+        queue: u64,
+    ) -> Result<Self, OpenRelayError> {
+        let mut shared = Shared { policy, ..Shared::default() };
+        shared.directory.set_expiry(expiry);
+        for saved in store.components().await? {
+            let (from, seen) = (&saved.identity, saved.last_seen);
+            let (features, dialect) = (saved.features, saved.dialect);
+            shared.directory.arrive(from, features, dialect, saved.first_seen, seen);
+            for text in saved.capabilities {
+                match json::decode(text.as_bytes(), &registries) {
+                    Ok(Message::Capability(capability)) => {
+                        shared.directory.register(from, capability);
+                    }
+                    other => warn!(component = %from, ?other, "a capability is left out"),
+                }
+            }
+            if saved.is_pending {
+                shared.pending.insert(saved.identity);
+            }
+        }
+        shared.deadline = store.next_deadline().await?;
+        info!(components = shared.directory.len(), "goes on with what is in the store");
+        Ok(Self {
+            store,
+            registries,
+            shared: Mutex::new(shared),
+            queue: AtomicU64::new(queue),
+            fetching: Waiters::default(),
+            redeeming: Waiters::default(),
+        })
     }
 
-    /// Returns a number that changes when something was queued or ended.
-    pub const fn news(&self) -> u64 {
-        self.news
+    /// Returns the store, to be asked about what is in it.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Looks at the directory.
+    pub fn look<T>(&self, look: impl FnOnce(&Directory) -> T) -> T {
+        look(&self.shared().directory)
+    }
+
+    /// Begins to wait for what is queued for a component.
+    pub fn wait_for_queue(&self, component: &Identity) -> Waiter<'_, Identity> {
+        self.fetching.wait_for(component.clone())
+    }
+
+    /// Begins to wait for the end of a specification.
+    pub fn wait_for_end(&self, id: Id) -> Waiter<'_, Id> {
+        self.redeeming.wait_for(id)
     }
 
     /// Takes note of a capability or a withdrawal of a component.
-    pub fn register(
-        &mut self,
+    pub async fn register(
+        &self,
         from: &Identity,
         message: Message,
         features: Features,
@@ -116,12 +169,21 @@ impl Relay {
     ) -> Result<(), OfferError> {
         match message {
             Message::Capability(capability) => {
-                self.policy.permit_offer(from, &CapabilityName::of(&capability))?;
-                self.directory.register(from, capability, features, dialect, now)?;
+                {
+                    let shared = self.shared();
+                    shared.policy.permit_offer(from, &CapabilityName::of(&capability))?;
+                    shared.directory.check(from, &capability)?;
+                }
+                self.store.register(from, &capability, features, dialect, now).await?;
+                let mut shared = self.shared();
+                shared.directory.arrive(from, features, dialect, now, now);
+                shared.directory.register(from, capability);
                 Ok(())
             }
             Message::Withdrawal(withdrawal) => {
-                self.directory.withdraw(from, withdrawal.token());
+                let token = withdrawal.token();
+                self.store.withdraw(from, token, "withdrawn", now).await?;
+                self.shared().directory.withdraw(from, token);
                 Ok(())
             }
             other => Err(OfferError::Kind(other.kind().key())),
@@ -129,55 +191,109 @@ impl Relay {
     }
 
     /// Hands out what is queued for a component; `None` if it is not registered.
-    pub fn fetch(&mut self, from: &Identity, now: Timestamp) -> Option<Vec<Message>> {
-        self.directory.component(from)?;
-        self.directory.seen(from, now);
-        let queue = self.queues.remove(from).unwrap_or_default();
-        let messages = queue
-            .into_iter()
-            .filter_map(|queued| match queued {
-                Queued::Interrupt(interrupt) => Some(interrupt.into()),
-                Queued::Specification(id) => {
-                    let measurement = self.measurements.get(&id)?;
-                    if measurement.state != State::Queued {
-                        return None;
-                    }
-                    let handed = measurement.handed.clone();
-                    self.advance(id, Event::Fetched);
-                    Some(handed.into())
-                }
-            })
-            .collect();
-        Some(messages)
+    pub async fn fetch(
+        &self,
+        from: &Identity,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Message>>, StoreError> {
+        let lease = {
+            let mut shared = self.shared();
+            let Some(component) = shared.directory.component(from) else {
+                return Ok(None);
+            };
+            // References start a specification twice that they get twice.
+            let is_ours = component.features.has(Feature::NativeValues);
+            shared.heard_of(from, now);
+            if !shared.pending.remove(from) {
+                return Ok(Some(Vec::new()));
+            }
+            is_ours.then_some(LEASE)
+        };
+        let fetched = self.store.fetch(from, lease, now).await;
+        let (handed, is_more) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                self.shared().pending.insert(from.clone());
+                return Err(error);
+            }
+        };
+        let mut shared = self.shared();
+        if is_more {
+            shared.pending.insert(from.clone());
+        }
+        if !handed.is_empty() && lease.is_some() {
+            let lease = now.checked_add(LEASE).ok();
+            shared.deadline = shared.deadline.into_iter().chain(lease).min();
+        }
+        drop(shared);
+        let messages = handed.iter().filter_map(|handed| self.read_handed(handed));
+        Ok(Some(messages.collect()))
+    }
+
+    /// Reads what is handed to a component.
+    fn read_handed(&self, handed: &Handed) -> Option<Message> {
+        let (id, text, is_interrupt) = match handed {
+            Handed::Specification(id, text) => (id, text, false),
+            Handed::Interrupt(id, text) => (id, text, true),
+        };
+        match json::decode(text.as_bytes(), &self.registries) {
+            Ok(Message::Specification(specification)) if is_interrupt => {
+                Some(Interrupt::of(&specification).into())
+            }
+            Ok(message @ Message::Specification(_)) => Some(message),
+            other => {
+                warn!(
+                    specification = id.0,
+                    ?other,
+                    "cannot be read, and is not handed out"
+                );
+                None
+            }
+        }
     }
 
     /// Takes note of a receipt, a result or an exception of a component.
-    pub fn report(
-        &mut self,
+    pub async fn report(
+        &self,
         from: &Identity,
         message: Message,
         now: Timestamp,
     ) -> Result<(), ReportError> {
-        self.directory.seen(from, now);
+        self.shared().heard_of(from, now);
         let token = message.token().ok_or(ReportError::NoToken)?;
-        let id = *self
-            .by_component
-            .get(&(from.clone(), token.clone()))
-            .ok_or_else(|| ReportError::Unexpected(token.to_string()))?;
-        let event = match message {
-            Message::Receipt(_) => Event::Promised,
-            Message::Result(_) | Message::Exception(_) | Message::Envelope(_) => {
-                Event::Delivered(Box::new(self.to_client(id, message)))
+        let unexpected = || ReportError::Unexpected(token.to_string());
+        let end = match message {
+            Message::Receipt(_) => {
+                let stepped = self.store.promised(from, &token, now).await?;
+                return stepped.map(drop).ok_or_else(unexpected);
             }
+            Message::Result(_) | Message::Envelope(_) => End::Result,
+            Message::Exception(_) => End::Exception,
             other => return Err(ReportError::Kind(other.kind().key())),
         };
-        self.advance(id, event);
+        let reported = self.store.reported(from, &token).await?.ok_or_else(unexpected)?;
+        let message = self.to_client(&reported, from, message);
+        let stepped = self.store.delivered(&reported, end, &message, now).await?;
+        match stepped.effect {
+            Effect::Settle(_) => self.redeeming.wake(&stepped.id),
+            Effect::TooLate => {
+                info!(specification = stepped.id.0, component = %from, "delivered once more");
+            }
+            _ => {}
+        }
         Ok(())
     }
 
     /// Returns the capabilities that a client may use, and can read with these features.
-    pub fn capabilities(&self, client: &Identity, features: Features) -> Vec<Capability> {
-        let offers = self.directory.offers(&self.may(client));
+    pub fn capabilities(
+        &self,
+        client: &Identity,
+        features: Features,
+        now: Timestamp,
+    ) -> Vec<Capability> {
+        let shared = self.shared();
+        let offers = shared.directory.offers(&shared.may(client), now);
+        drop(shared);
         let mut shown: Vec<_> = offers.into_iter().map(|offer| offer.shown).collect();
         shown.retain(|capability| features.can_read(capability));
         shown
@@ -185,191 +301,233 @@ impl Relay {
 
     /// Answers a client. `fresh` become tokens where new ones are needed: between the
     /// client and us, and between us and the component.
-    pub fn handle(
-        &mut self,
+    pub async fn handle(
+        &self,
         from: &Identity,
         message: Message,
         fresh: [Token; 2],
         now: Timestamp,
     ) -> Reply {
-        match message {
+        let token = message.token();
+        let handled = match message {
             Message::Specification(specification) => {
-                self.accept(from, specification, fresh, now)
+                self.accept(from, specification, fresh, now).await
             }
-            Message::Redemption(redemption) => self.state_of(from, redemption.token()),
+            Message::Redemption(redemption) => {
+                self.state_of(from, redemption.token(), now).await
+            }
             Message::Interrupt(interrupt) => {
-                let token = interrupt.token().clone();
-                if let Some(id) = self.by_client.get(&(from.clone(), token.clone()))
-                    && self.permit_measurement(*id).is_ok()
-                {
-                    let word = "interrupted before the component fetched it";
-                    let word = Exception::new(Some(token.clone()), word);
-                    self.advance(*id, Event::Interrupted(Box::new(word.into())));
-                }
-                self.state_of(from, &token)
+                self.interrupt(from, interrupt.token(), now).await
             }
             other => {
-                let [token, _] = fresh;
-                let token = other.token().unwrap_or(token);
-                exception(
-                    token,
-                    format!(
-                        "a supervisor takes specifications, redemptions and interrupts \
-                         from clients, not a message of kind {}",
-                        other.kind()
-                    ),
-                )
+                let [fresh, _] = fresh;
+                let text = format!(
+                    "a supervisor takes specifications, redemptions and interrupts from \
+                     clients, not a message of kind {}",
+                    other.kind()
+                );
+                return exception(other.token().unwrap_or(fresh), text);
+            }
+        };
+        handled.unwrap_or_else(|error| {
+            warn!(client = %from, %error, "the store does not work");
+            let text = format!("this supervisor cannot store what it accepts: {error}");
+            Reply::finally(Exception::new(token, text))
+        })
+    }
+
+    /// Takes an interrupt of a client.
+    async fn interrupt(
+        &self,
+        from: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        if let Some(Told::Pending(known)) = self.store.told(from, token).await?
+            && self.shared().permit(from, &known.component, &known.capability).is_ok()
+        {
+            let word = "interrupted before the component fetched it";
+            let word = Exception::new(Some(token.clone()), word).into();
+            match self.store.interrupted(known.id, &word, now).await?.map(|s| s.effect) {
+                Some(Effect::Wake) => self.wake(&known.component),
+                Some(Effect::Settle(_)) => self.redeeming.wake(&known.id),
+                _ => {}
             }
         }
+        self.state_of(from, token, now).await
     }
 
     /// Returns when to call [`handle_timeout`](Self::handle_timeout), UTC.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.shared().deadline
     }
 
-    /// Gives up specifications whose time is over and from which nothing has come.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now
-        {
-            self.deadlines.pop_first();
-            let Some(measurement) = self.measurements.get(&id) else { continue };
-            let token = measurement.asked.token();
-            let reason = match measurement.state {
-                State::Queued => "did not fetch the specification",
-                State::Handed => "fetched the specification and did not answer",
-                _ => "promised a result and did not deliver it",
+    /// Gives up specifications whose time is over and from which nothing has come, and
+    /// offers again what was handed out and got no answer.
+    pub async fn handle_timeout(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.poll_timeout().is_none_or(|deadline| deadline > now) {
+            return Ok(());
+        }
+        // What comes meanwhile sets its own.
+        self.shared().deadline = None;
+        let expired = self.store.expire(now).await;
+        let (overdue, next) = match expired {
+            Ok(expired) => expired,
+            Err(error) => {
+                self.shared().deadline = Some(now);
+                return Err(error);
+            }
+        };
+        for overdue in overdue {
+            match overdue.effect {
+                Effect::Wake => self.wake(&overdue.component),
+                Effect::Settle(_) => {
+                    let text = format!(
+                        "lost: component {} {}",
+                        overdue.component, overdue.reason
+                    );
+                    let word = Exception::new(Some(overdue.token), text).into();
+                    self.store.keep(overdue.id, &word, now).await?;
+                    self.redeeming.wake(&overdue.id);
+                }
+                _ => {}
+            }
+        }
+        let mut shared = self.shared();
+        shared.deadline = shared.deadline.into_iter().chain(next).min();
+        Ok(())
+    }
+
+    /// Writes down when components were last heard of.
+    pub async fn write_seen(&self) -> Result<(), StoreError> {
+        loop {
+            let seen: Vec<_> = {
+                let mut shared = self.shared();
+                std::iter::from_fn(|| shared.seen.pop_first())
+                    .take(SEEN_AT_ONCE)
+                    .collect()
             };
-            let component = &measurement.component;
-            let reason = format!("lost: component {component} {reason}");
-            let word = Exception::new(Some(token), reason);
-            self.advance(id, Event::Lost(Box::new(word.into())));
+            if seen.is_empty() {
+                return Ok(());
+            }
+            self.store.seen(seen).await?;
         }
     }
 
-    /// Accepts or refuses a specification of a client.
-    fn accept(
-        &mut self,
+    /// Has a component fetch what is queued for it.
+    fn wake(&self, component: &Identity) {
+        self.shared().pending.insert(component.clone());
+        self.fetching.wake(component);
+    }
+
+    /// Accepts or refuses a specification.
+    async fn accept(
+        &self,
         from: &Identity,
         mut asked: Specification,
         [fresh, handed_token]: [Token; 2],
         now: Timestamp,
-    ) -> Reply {
+    ) -> Result<Reply, StoreError> {
         let token = match asked.stated_token() {
             Some(token) => token.clone(),
             None if asked.when().is_definite() => asked.token(),
             None => fresh,
         };
-        if self.by_client.contains_key(&(from.clone(), token.clone())) {
-            return self.state_of(from, &token);
-        }
         asked.set_token(Some(token.clone()));
-        let chosen = self.directory.choose(&self.may(from), &asked, now);
-        let offer = match chosen {
-            Ok(offer) => offer,
-            Err(reason) => return self.refuse(from, &asked, &reason, now),
+        let chosen = {
+            let shared = self.shared();
+            let chosen = shared.directory.choose(&shared.may(from), &asked, now);
+            chosen.map_err(|reason| shared.refuse(from, &asked, &reason, now))
+        };
+        let choice = match chosen {
+            Ok(choice) => choice,
+            Err(refused) => return self.refuse(from, &asked, refused, now).await,
         };
         let Some(delays) = asked.when().delays(now) else {
-            return exception(
-                token,
-                format!("the temporal scope {} is over", asked.when()),
-            );
+            let text = format!("the temporal scope {} is over", asked.when());
+            return self.refuse(from, &asked, exception(token, text), now).await;
         };
-        if self.measurements.len() >= MEASUREMENTS {
-            return exception(
-                token,
-                format!(
-                    "this supervisor holds {MEASUREMENTS} specifications, as many as it \
-                     takes; try again later"
-                ),
-            );
-        }
-        let queue = self.queues.entry(offer.component.clone()).or_default();
-        if queue.len() >= QUEUE {
-            return exception(
-                token,
-                format!(
-                    "{QUEUE} specifications wait for component {}, as many as are kept; \
-                     try again later",
-                    offer.component
-                ),
-            );
-        }
-        self.last_id += 1;
-        let id = Id(self.last_id);
+        let id = self.store.next_id();
         let mut handed = asked.clone();
         handed.set_link(None);
         // Reference components compute the token of a definite scope themselves, and
         // answer with the one that they got otherwise.
         handed.set_token(Some(handed_token.clone()));
-        let label = offer.registered.label().map(|label| format!("{label}-{}", id.0));
+        let label = choice.capability.label().map(|label| format!("{label}-{}", id.0));
         handed.set_label(label);
-        queue.push_back(Queued::Specification(id));
-        self.by_client.insert((from.clone(), token.clone()), id);
-        self.by_component.insert((offer.component.clone(), handed_token), id);
         let end = delays.end.and_then(|delay| now.checked_add(delay).ok());
-        let grace = jiff::SignedDuration::from_secs(GRACE_S);
-        let deadline = end.and_then(|end| end.checked_add(grace).ok());
-        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
-        let measurement = Measurement {
+        let deadline = end.and_then(|end| end.checked_add(GRACE).ok());
+        let label = asked.label().map(ToOwned::to_owned);
+        let new = New {
+            id,
             client: from.clone(),
-            asked,
-            capability: CapabilityName::of(&offer.registered),
-            component: offer.component,
-            handed,
-            state: State::Queued,
+            token: token.clone(),
+            label,
+            component: choice.component.clone(),
+            handed_token,
+            capability: CapabilityName::of(&choice.capability),
+            asked: asked.clone().into(),
+            handed: handed.into(),
             deadline,
+            queue: self.queue.load(Ordering::Relaxed),
         };
-        self.measurements.insert(id, measurement);
-        self.news += 1;
-        self.state_of(from, &token)
-    }
-
-    /// Makes a step in the life of a specification and carries its effect out.
-    fn advance(&mut self, id: Id, event: Event) {
-        let Some(measurement) = self.measurements.get_mut(&id) else { return };
-        let state = std::mem::replace(&mut measurement.state, State::Queued);
-        let (state, effect) = step(state, event);
-        measurement.state = state;
-        match effect {
-            Effect::None => {}
-            Effect::SendInterrupt => {
-                let interrupt = Interrupt::of(&measurement.handed);
-                let queue = self.queues.entry(measurement.component.clone()).or_default();
-                // One interrupt says it all.
-                let is_there = queue.iter().any(|queued| {
-                    matches!(queued, Queued::Interrupt(known) if known.token() == interrupt.token())
-                });
-                if !is_there {
-                    queue.push_back(Queued::Interrupt(interrupt));
-                    self.news += 1;
-                }
+        match self.store.accept(new, now).await? {
+            Acceptance::Known => self.state_of(from, &token, now).await,
+            Acceptance::QueueFull => {
+                let text = format!(
+                    "{} specifications wait for component {}, as many as are kept; try \
+                     again later",
+                    self.queue.load(Ordering::Relaxed),
+                    choice.component
+                );
+                self.refuse(from, &asked, exception(token, text), now).await
             }
-            Effect::Settle => {
-                self.news += 1;
-                if let Some(deadline) = measurement.deadline {
-                    self.deadlines.remove(&(deadline, id));
-                }
-                self.settled.push_back(id);
-                if self.settled.len() > SETTLED
-                    && let Some(oldest) = self.settled.pop_front()
-                {
-                    self.forget(oldest);
-                }
+            Acceptance::New => {
+                info!(specification = id.0, client = %from, component = %choice.component,
+                    "accepted");
+                let mut shared = self.shared();
+                shared.deadline = shared.deadline.into_iter().chain(deadline).min();
+                drop(shared);
+                self.wake(&choice.component);
+                let message = Receipt::of(&asked).into();
+                Ok(Reply { message, pending: Some(id), withheld: None })
             }
         }
     }
 
+    /// Refuses a specification, unless it is one that was accepted before: then its
+    /// capability may be gone, and what came of it still counts.
+    async fn refuse(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        refused: Reply,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let token = asked.token();
+        if self.store.told(from, &token).await?.is_some() {
+            return self.state_of(from, &token, now).await;
+        }
+        if let Message::Exception(exception) = &refused.message {
+            let reason = exception.message().to_owned();
+            self.store.refuse(from, &token, asked.label(), reason, now).await?;
+        }
+        Ok(refused)
+    }
+
     /// Answers a client with what there is: the result, or a receipt.
-    fn state_of(&self, from: &Identity, token: &Token) -> Reply {
-        let id = self.by_client.get(&(from.clone(), token.clone()));
-        let Some(measurement) = id.and_then(|id| self.measurements.get(id)) else {
+    async fn state_of(
+        &self,
+        from: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let Some(told) = self.store.told(from, token).await? else {
             let text = format!("no specification of yours has token {token}");
-            return exception(token.clone(), text);
+            return Ok(exception(token.clone(), text));
         };
-        let permitted =
-            self.permit(from, &measurement.component, &measurement.capability);
+        let (Told::Pending(known) | Told::Ended(known, _)) = &told;
+        let permitted = self.shared().permit(from, &known.component, &known.capability);
         if let Err(withheld) = permitted {
             let text = format!(
                 "you may not use the capability of the specification with token {token} \
@@ -377,33 +535,58 @@ impl Relay {
             );
             let mut reply = exception(token.clone(), text);
             reply.withheld = Some(withheld);
-            return reply;
+            return Ok(reply);
         }
-        if let State::Settled(message) = &measurement.state {
-            let message = Message::clone(message);
-            Reply { message, pending: false, withheld: None }
-        } else {
-            let message = Receipt::of(&measurement.asked).into();
-            Reply { message, pending: true, withheld: None }
-        }
+        let unreadable = |what: &str| {
+            let text =
+                format!("what came of the specification with token {token} {what}");
+            exception(token.clone(), text)
+        };
+        Ok(match told {
+            Told::Pending(known) => {
+                let asked = known.asked.as_deref().unwrap_or_default();
+                match json::decode(asked.as_bytes(), &self.registries) {
+                    Ok(Message::Specification(asked)) => {
+                        let message = Receipt::of(&asked).into();
+                        Reply { message, pending: Some(known.id), withheld: None }
+                    }
+                    _ => unreadable("cannot be told: its registry is not here"),
+                }
+            }
+            Told::Ended(known, Some(text)) => {
+                match json::decode(text.as_bytes(), &self.registries) {
+                    Ok(message) => {
+                        self.store.redeemed(known.id, now);
+                        Reply::finally(message)
+                    }
+                    Err(error) => {
+                        warn!(specification = known.id.0, %error, "cannot be read");
+                        unreadable("cannot be read: its registry is not here")
+                    }
+                }
+            }
+            Told::Ended(known, None) => {
+                Reply::finally(Exception::new(Some(token.clone()), ended(&known)))
+            }
+        })
     }
 
     /// Gives a message of a component the token and label that the client knows, and says
     /// which component it comes from.
-    fn to_client(&self, id: Id, message: Message) -> Message {
-        let Some(measurement) = self.measurements.get(&id) else { return message };
-        let asked = &measurement.asked;
-        let label = asked.label().map(ToOwned::to_owned);
+    fn to_client(
+        &self,
+        reported: &Reported,
+        component: &Identity,
+        message: Message,
+    ) -> Message {
+        let (token, label) = (Some(reported.token.clone()), reported.label.clone());
         match message {
             Message::Result(mut result) => {
-                result.set_token(Some(asked.token()));
+                result.set_token(token);
                 result.set_label(label);
                 result.set_link(None);
-                if let Ok(element) =
-                    Registries::embedded().element(CORE, "component.identity")
-                {
-                    let who = measurement.component.to_string();
-                    let value = Some(Value::String(who.into()));
+                if let Ok(element) = self.registries.element(CORE, "component.identity") {
+                    let value = Some(Value::String(component.to_string().into()));
                     // A component that says so itself, or a full section, stays as it is.
                     let _unchanged =
                         result.add_metadata(Arc::clone(element), value).is_err();
@@ -411,11 +594,11 @@ impl Relay {
                 result.into()
             }
             Message::Exception(mut exception) => {
-                exception.set_token(Some(asked.token()));
+                exception.set_token(token);
                 exception.into()
             }
             Message::Envelope(mut envelope) => {
-                envelope.set_token(Some(asked.token()));
+                envelope.set_token(token);
                 envelope.set_label(label);
                 envelope.into()
             }
@@ -423,21 +606,44 @@ impl Relay {
         }
     }
 
-    /// Forgets an ended specification.
-    fn forget(&mut self, id: Id) {
-        if let Some(measurement) = self.measurements.remove(&id) {
-            let asked = (measurement.client, measurement.asked.token());
-            self.by_client.remove(&asked);
-            let handed = (measurement.component, measurement.handed.token());
-            self.by_component.remove(&handed);
+    /// Locks what is in memory. A panic elsewhere leaves it whole: every change is one
+    /// call.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says how a specification ended of which nothing is kept.
+fn ended(known: &Known) -> String {
+    let component = &known.component;
+    match known.life.state {
+        State::Settled(End::Lost) => {
+            format!("lost: nothing came from component {component} in time")
         }
+        State::Settled(End::Interrupted) => {
+            "interrupted before the component fetched it".into()
+        }
+        _ => format!(
+            "what component {component} delivered is not kept any more; mplane why tells \
+             when it went"
+        ),
     }
 }
 
 /// Makes an answer that is an exception.
 fn exception(token: Token, text: impl Into<String>) -> Reply {
-    let message = Exception::new(Some(token), text).into();
-    Reply { message, pending: false, withheld: None }
+    Reply::finally(Exception::new(Some(token), text))
+}
+
+/// A relay that cannot go on with what is in its store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenRelayError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenStoreError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// An offer of a component that is not taken.
@@ -454,6 +660,9 @@ pub enum OfferError {
         "components offer capabilities and withdrawals here, not messages of kind {0}"
     )]
     Kind(&'static str),
+    /// It could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A report of a component that is not taken.
@@ -470,4 +679,7 @@ pub enum ReportError {
         "components deliver receipts, results and exceptions here, not messages of kind {0}"
     )]
     Kind(&'static str),
+    /// It could not be written down: it is to be delivered again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

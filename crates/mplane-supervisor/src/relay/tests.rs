@@ -12,6 +12,7 @@ use mplane::token::Token;
 use mplane::when::When;
 
 use super::*;
+use crate::store::{Filter, Retention, Swept};
 
 const NOON: &str = "2026-06-01T12:00:00Z";
 
@@ -39,23 +40,53 @@ fn ping(source: &str) -> Capability {
     Capability::new(statement)
 }
 
+/// Specifications that may wait here: few, so that a test is short.
+const QUEUE: u64 = 20;
+
+/// Opens a relay with its store in a folder.
+async fn open(folder: &tempfile::TempDir) -> Relay {
+    // The files are free once the thread that writes has ended.
+    let store = loop {
+        match Store::open(folder.path()) {
+            Ok(store) => break store,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let (registries, policy) = (Registries::embedded(), Policy::default());
+    Relay::new(store, registries, policy, SignedDuration::from_mins(10), QUEUE)
+        .await
+        .unwrap()
+}
+
 /// A relay with its clock and the tokens it is given.
 struct Bench {
     relay: Relay,
     now: Timestamp,
     tokens: u128,
+    folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn with(probes: &[(&str, &str)]) -> Self {
-        let mut bench = Self { relay: Relay::default(), now: noon(), tokens: 0 };
+    async fn with(probes: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let relay = open(&folder).await;
+        let mut bench = Self { relay, now: noon(), tokens: 0, folder };
         for (name, source) in probes {
-            bench.register(&probe(name), ping(source));
+            bench.register(&probe(name), ping(source)).await;
         }
         bench
     }
 
-    fn register(&mut self, from: &Identity, capability: Capability) {
+    /// Ends, and goes on with what is written.
+    async fn restart(self) -> Self {
+        let Self { relay, now, tokens, folder } = self;
+        relay.write_seen().await.unwrap();
+        drop(relay);
+        let relay = open(&folder).await;
+        Self { relay, now, tokens, folder }
+    }
+
+    async fn register(&mut self, from: &Identity, capability: Capability) {
         self.relay
             .register(
                 from,
@@ -64,6 +95,7 @@ impl Bench {
                 Dialect::Envelope,
                 self.now,
             )
+            .await
             .unwrap();
     }
 
@@ -72,32 +104,33 @@ impl Bench {
         Token::from_random(self.tokens.to_be_bytes())
     }
 
-    fn ask(&mut self, from: &str, message: impl Into<Message>) -> Reply {
+    async fn ask(&mut self, from: &str, message: impl Into<Message>) -> Reply {
         let fresh = [self.fresh(), self.fresh()];
-        self.relay.handle(&client(from), message.into(), fresh, self.now)
+        self.relay.handle(&client(from), message.into(), fresh, self.now).await
     }
 
-    fn fetch(&mut self, name: &str) -> Vec<Message> {
-        self.relay.fetch(&probe(name), self.now).expect("it is registered")
+    async fn fetch(&mut self, name: &str) -> Vec<Message> {
+        let fetched = self.relay.fetch(&probe(name), self.now).await.unwrap();
+        fetched.expect("it is registered")
     }
 
-    fn fetch_specification(&mut self, name: &str) -> Specification {
-        match self.fetch(name).pop() {
+    async fn fetch_specification(&mut self, name: &str) -> Specification {
+        match self.fetch(name).await.pop() {
             Some(Message::Specification(specification)) => specification,
             other => panic!("expected a specification, got {other:?}"),
         }
     }
 
-    fn report(
+    async fn report(
         &mut self,
         name: &str,
         message: impl Into<Message>,
     ) -> Result<(), ReportError> {
-        self.relay.report(&probe(name), message.into(), self.now)
+        self.relay.report(&probe(name), message.into(), self.now).await
     }
 
-    fn redeem(&mut self, from: &str, token: &Token) -> Message {
-        self.ask(from, Redemption::token_only("measure", token.clone())).message
+    async fn redeem(&mut self, from: &str, token: &Token) -> Message {
+        self.ask(from, Redemption::token_only("measure", token.clone())).await.message
     }
 }
 
@@ -116,23 +149,23 @@ fn result_of(specification: &Specification) -> ResultStatement {
     ResultStatement::of(specification, When::at(noon()), table)
 }
 
-#[test]
-fn a_result_comes_back_under_the_clients_token_and_label() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
-    let reply = bench.ask("me", asked("ping-7", "now + 5s / 1s"));
-    assert!(reply.pending && matches!(reply.message, Message::Receipt(_)));
+#[tokio::test]
+async fn a_result_comes_back_under_the_clients_token_and_label() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let reply = bench.ask("me", asked("ping-7", "now + 5s / 1s")).await;
+    assert!(reply.pending.is_some() && matches!(reply.message, Message::Receipt(_)));
     let token = reply.message.token().unwrap();
 
-    let handed = bench.fetch_specification("a");
+    let handed = bench.fetch_specification("a").await;
     assert_ne!(handed.token(), token, "tokens are names between two peers");
     assert_eq!(handed.label(), Some("ping-1"));
-    assert!(bench.fetch("a").is_empty(), "it is handed out once");
+    assert!(bench.fetch("a").await.is_empty(), "it is handed out once");
 
-    bench.report("a", Receipt::of(&handed)).unwrap();
-    assert!(matches!(bench.redeem("me", &token), Message::Receipt(_)));
-    bench.report("a", result_of(&handed)).unwrap();
+    bench.report("a", Receipt::of(&handed)).await.unwrap();
+    assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
+    bench.report("a", result_of(&handed)).await.unwrap();
     for _ in 0..2 {
-        let Message::Result(result) = bench.redeem("me", &token) else {
+        let Message::Result(result) = bench.redeem("me", &token).await else {
             panic!("it is there, and stays");
         };
         assert_eq!(result.token(), token);
@@ -141,50 +174,50 @@ fn a_result_comes_back_under_the_clients_token_and_label() {
         let who = result.find_metadata("component.identity").unwrap();
         assert_eq!(who.to_string(), "Demo.Components.a");
     }
-    bench.report("a", result_of(&handed)).expect("a duplicate is no error");
+    bench.report("a", result_of(&handed)).await.expect("a duplicate is no error");
 }
 
-#[test]
-fn others_can_neither_redeem_nor_report() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]);
-    let reply = bench.ask("me", asked("ping@a-0", "now + 5s / 1s"));
+#[tokio::test]
+async fn others_can_neither_redeem_nor_report() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]).await;
+    let reply = bench.ask("me", asked("ping@a-0", "now + 5s / 1s")).await;
     let token = reply.message.token().unwrap();
-    assert!(matches!(bench.redeem("thief", &token), Message::Exception(_)));
-    let handed = bench.fetch_specification("a");
-    let error = bench.report("b", result_of(&handed)).unwrap_err();
+    assert!(matches!(bench.redeem("thief", &token).await, Message::Exception(_)));
+    let handed = bench.fetch_specification("a").await;
+    let error = bench.report("b", result_of(&handed)).await.unwrap_err();
     assert!(matches!(error, ReportError::Unexpected(_)), "{error}");
-    assert!(matches!(bench.redeem("me", &token), Message::Receipt(_)));
+    assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
 }
 
-#[test]
-fn equal_labels_are_told_apart_by_component() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]);
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS);
+#[tokio::test]
+async fn equal_labels_are_told_apart_by_component() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]).await;
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping@a", "ping@b"]);
     assert_ne!(shown[0].token(), shown[1].token());
-    bench.ask("me", asked("ping@b-0", "now + 5s / 1s"));
-    assert!(bench.fetch("a").is_empty());
-    assert_eq!(bench.fetch_specification("b").label(), Some("ping-1"));
+    bench.ask("me", asked("ping@b-0", "now + 5s / 1s")).await;
+    assert!(bench.fetch("a").await.is_empty());
+    assert_eq!(bench.fetch_specification("b").await.label(), Some("ping-1"));
 }
 
-#[test]
-fn equal_common_names_are_told_apart_by_the_whole_identity() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
+#[tokio::test]
+async fn equal_common_names_are_told_apart_by_the_whole_identity() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     let other = Identity::new(
         ["Elsewhere", "Components", "a"].map(Into::into),
         Some("Components"),
     );
-    bench.register(&other, ping("10.0.0.1"));
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS);
+    bench.register(&other, ping("10.0.0.1")).await;
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping@Demo.Components.a", "ping@Elsewhere.Components.a"]);
 }
 
-#[test]
-fn a_named_component_that_cannot_is_not_replaced_by_another() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]);
-    let reply = bench.ask("me", asked("ping@b-0", "now + 5s / 1s"));
+#[tokio::test]
+async fn a_named_component_that_cannot_is_not_replaced_by_another() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]).await;
+    let reply = bench.ask("me", asked("ping@b-0", "now + 5s / 1s")).await;
     let Message::Exception(exception) = reply.message else { panic!("it is refused") };
     assert_eq!(
         exception.message(),
@@ -193,84 +226,78 @@ fn a_named_component_that_cannot_is_not_replaced_by_another() {
     );
 }
 
-#[test]
-fn a_definite_specification_sent_twice_is_handed_out_once() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
+#[tokio::test]
+async fn a_definite_specification_sent_twice_is_handed_out_once() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     let scope = "2026-06-01 13:00:00 ... 2026-06-01 14:00:00 / 1s";
-    let first = bench.ask("me", asked("ping-0", scope)).message.token();
-    let second = bench.ask("me", asked("ping-0", scope)).message.token();
+    let first = bench.ask("me", asked("ping-0", scope)).await.message.token();
+    let second = bench.ask("me", asked("ping-0", scope)).await.message.token();
     assert_eq!(first, second);
-    assert_eq!(bench.fetch("a").len(), 1);
+    assert_eq!(bench.fetch("a").await.len(), 1);
 }
 
-#[test]
-fn an_interrupt_before_the_hand_out_ends_it_and_one_after_reaches_the_component() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
-    let reply = bench.ask("me", asked("ping-0", "now + 5s / 1s"));
+#[tokio::test]
+async fn an_interrupt_before_the_hand_out_ends_it_and_one_after_reaches_the_component() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let reply = bench.ask("me", asked("ping-0", "now + 5s / 1s")).await;
     let token = reply.message.token().unwrap();
     let interrupt = Interrupt::token_only("measure", token);
-    let reply = bench.ask("me", interrupt);
-    assert!(matches!(reply.message, Message::Exception(_)) && !reply.pending);
-    assert!(bench.fetch("a").is_empty());
+    let reply = bench.ask("me", interrupt).await;
+    assert!(matches!(reply.message, Message::Exception(_)) && reply.pending.is_none());
+    assert!(bench.fetch("a").await.is_empty());
 
-    let reply = bench.ask("me", asked("ping-1", "now ... future / 1s"));
+    let reply = bench.ask("me", asked("ping-1", "now ... future / 1s")).await;
     let token = reply.message.token().unwrap();
-    let handed = bench.fetch_specification("a");
+    let handed = bench.fetch_specification("a").await;
     for _ in 0..2 {
         let interrupt = Interrupt::token_only("measure", token.clone());
-        assert!(bench.ask("me", interrupt).pending);
+        assert!(bench.ask("me", interrupt).await.pending.is_some());
     }
-    let fetched = bench.fetch("a");
+    let fetched = bench.fetch("a").await;
     let [Message::Interrupt(interrupt)] = fetched.as_slice() else {
         panic!("one interrupt says it all: {fetched:?}");
     };
     assert_eq!(*interrupt.token(), handed.token());
-    bench.report("a", result_of(&handed)).unwrap();
-    assert!(matches!(bench.redeem("me", &token), Message::Result(_)));
+    bench.report("a", result_of(&handed)).await.unwrap();
+    assert!(matches!(bench.redeem("me", &token).await, Message::Result(_)));
 }
 
-#[test]
-fn what_never_comes_is_lost_with_the_reason() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
-    let tokens: Vec<_> = (0..3)
-        .map(|serial| {
-            let asked = asked(&format!("ping-{serial}"), "now + 5s / 1s");
-            bench.ask("me", asked).message.token().unwrap()
-        })
-        .collect();
+#[tokio::test]
+async fn what_never_comes_is_lost_with_the_reason() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let mut tokens = Vec::new();
+    for serial in 0..3 {
+        let asked = asked(&format!("ping-{serial}"), "now + 5s / 1s");
+        tokens.push(bench.ask("me", asked).await.message.token().unwrap());
+    }
     // The component fetches two and promises one.
-    let fetched = bench.fetch("a");
+    let fetched = bench.fetch("a").await;
     let Message::Specification(handed) = &fetched[1] else { panic!("a specification") };
-    bench.report("a", Receipt::of(handed)).unwrap();
-    bench.ask("me", asked("ping-9", "now + 5s / 1s"));
-    let last = bench.ask("me", asked("ping-10", "now + 5s / 1s")).message.token();
-    let deadline = bench.relay.poll_timeout().unwrap();
-    assert_eq!(deadline, "2026-06-01T12:01:05Z".parse().unwrap());
+    bench.report("a", Receipt::of(handed)).await.unwrap();
+    bench.ask("me", asked("ping-9", "now + 5s / 1s")).await;
+    let last = bench.ask("me", asked("ping-10", "now + 5s / 1s")).await.message.token();
+    let deadline = "2026-06-01T12:01:05Z".parse().unwrap();
     bench.now = deadline;
-    bench.relay.handle_timeout(deadline);
+    bench.relay.handle_timeout(deadline).await.unwrap();
     assert_eq!(bench.relay.poll_timeout(), None);
-    let mut reason = |token: &Token| match bench.redeem("me", token) {
-        Message::Exception(exception) => exception.message().to_owned(),
-        other => panic!("it is lost: {other:?}"),
-    };
-    let lost = "lost: component Demo.Components.a";
-    assert_eq!(
-        reason(&tokens[0]),
-        format!("{lost} fetched the specification and did not answer")
-    );
-    assert_eq!(
-        reason(&tokens[1]),
-        format!("{lost} promised a result and did not deliver it")
-    );
-    assert_eq!(reason(&last.unwrap()), format!("{lost} did not fetch the specification"));
-    assert!(bench.fetch("a").is_empty(), "what is lost is not handed out");
+    for (token, reason) in [
+        (&tokens[0], "fetched the specification and did not answer"),
+        (&tokens[1], "promised a result and did not deliver it"),
+        (&last.unwrap(), "did not fetch the specification"),
+    ] {
+        let told = bench.redeem("me", token).await;
+        let Message::Exception(exception) = told else { panic!("it is lost: {told:?}") };
+        let expected = format!("lost: component Demo.Components.a {reason}");
+        assert_eq!(exception.message(), expected);
+    }
+    assert!(bench.fetch("a").await.is_empty(), "what is lost is not handed out");
 }
 
-#[test]
-fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
-    bench.register(&probe("a"), ping("10.0.0.2"));
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS);
+#[tokio::test]
+async fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    bench.register(&probe("a"), ping("10.0.0.2")).await;
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
     assert_eq!(shown.len(), 1);
     let source = shown[0].find_parameter("source.ip4").unwrap();
     assert_eq!(source.constraint().to_string(), "10.0.0.2");
@@ -284,33 +311,34 @@ fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it() {
             Dialect::Envelope,
             noon(),
         )
+        .await
         .unwrap();
-    assert!(bench.relay.capabilities(&client("c"), Features::OURS).is_empty());
+    assert!(bench.relay.capabilities(&client("c"), Features::OURS, noon()).is_empty());
 }
 
-#[test]
-fn the_callback_capability_is_hidden_from_clients() {
-    let mut bench = Bench::with(&[]);
+#[tokio::test]
+async fn the_callback_capability_is_hidden_from_clients() {
+    let mut bench = Bench::with(&[]).await;
     let scope: When = "now ... future".parse().unwrap();
     let statement = Statement::measure(scope).labelled("callback");
-    bench.register(&probe("a"), Capability::new(statement));
-    assert!(bench.relay.capabilities(&client("c"), Features::OURS).is_empty());
-    assert_eq!(bench.relay.directory().len(), 1);
+    bench.register(&probe("a"), Capability::new(statement)).await;
+    assert!(bench.relay.capabilities(&client("c"), Features::OURS, noon()).is_empty());
+    assert_eq!(bench.relay.look(Directory::len), 1);
 }
 
-#[test]
-fn a_queue_has_an_end() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
+#[tokio::test]
+async fn a_queue_has_an_end() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     for serial in 0..QUEUE {
         let mut specification = asked("ping-0", "now + 5s / 1s");
         specification.set_token(Some(serial.to_string().parse().unwrap()));
-        assert!(bench.ask("me", specification).pending);
+        assert!(bench.ask("me", specification).await.pending.is_some());
     }
-    let reply = bench.ask("me", asked("ping-0", "now + 5s / 1s"));
+    let reply = bench.ask("me", asked("ping-0", "now + 5s / 1s")).await;
     let Message::Exception(exception) = reply.message else { panic!("it is full") };
     assert_eq!(
         exception.message(),
-        "1000 specifications wait for component Demo.Components.a, as many as are kept; \
+        "20 specifications wait for component Demo.Components.a, as many as are kept; \
          try again later"
     );
 }
@@ -325,62 +353,219 @@ fn only(probes: &[&str], clients: &[&str]) -> Policy {
     Policy::new([("admin", &rules[..])], [("ping", &roles[..])]).unwrap()
 }
 
-#[test]
-fn a_component_offers_only_what_the_policy_lists_for_it() {
-    let mut bench = Bench::with(&[]);
+#[tokio::test]
+async fn a_component_offers_only_what_the_policy_lists_for_it() {
+    let mut bench = Bench::with(&[]).await;
     bench.relay.set_policy(only(&["a"], &["me"]));
-    bench.register(&probe("a"), ping("10.0.0.1"));
+    bench.register(&probe("a"), ping("10.0.0.1")).await;
     let capability = ping("10.0.0.1").into();
     let (features, dialect) = (Features::OURS, Dialect::Envelope);
     let refused =
-        bench.relay.register(&probe("b"), capability, features, dialect, bench.now);
+        bench.relay.register(&probe("b"), capability, features, dialect, bench.now).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "Demo.Components.b has no role that [access.authorizations] lists for ping"
     );
     bench.relay.set_policy(only(&["a"], &["me"]).with_open_offering());
-    bench.register(&probe("b"), ping("10.0.0.1"));
+    bench.register(&probe("b"), ping("10.0.0.1")).await;
 }
 
-#[test]
-fn what_is_withheld_leaves_no_trace() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]);
+#[tokio::test]
+async fn what_is_withheld_leaves_no_trace() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]).await;
     bench.relay.set_policy(only(&["a"], &["me"]));
-    let shown = bench.relay.capabilities(&client("me"), Features::OURS);
+    let shown = bench.relay.capabilities(&client("me"), Features::OURS, noon());
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping"], "the one of b is not there, not even as a suffix");
-    assert!(bench.relay.capabilities(&client("other"), Features::OURS).is_empty());
+    assert!(
+        bench.relay.capabilities(&client("other"), Features::OURS, noon()).is_empty()
+    );
 
     let told = |reply: &Reply| match &reply.message {
         Message::Exception(exception) => exception.message().to_owned(),
         other => panic!("expected an exception, got {other}"),
     };
-    let withheld = bench.ask("other", asked("ping-0", "now + 5s / 1s"));
+    let withheld = bench.ask("other", asked("ping-0", "now + 5s / 1s")).await;
     assert!(withheld.withheld.is_some());
-    let mut empty = Bench::with(&[]);
+    let mut empty = Bench::with(&[]).await;
     empty.relay.set_policy(only(&["a"], &["me"]));
-    let absent = empty.ask("other", asked("ping-0", "now + 5s / 1s"));
+    let absent = empty.ask("other", asked("ping-0", "now + 5s / 1s")).await;
     assert!(absent.withheld.is_none());
     assert_eq!(told(&withheld), told(&absent));
-    assert!(bench.fetch("a").is_empty());
+    assert!(bench.fetch("a").await.is_empty());
 
-    bench.ask("me", asked("ping-0", "now + 5s / 1s"));
-    assert_eq!(bench.fetch_specification("a").label(), Some("ping-1"));
+    bench.ask("me", asked("ping-0", "now + 5s / 1s")).await;
+    assert_eq!(bench.fetch_specification("a").await.label(), Some("ping-1"));
 }
 
-#[test]
-fn a_new_policy_holds_for_what_was_accepted_before() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]);
+#[tokio::test]
+async fn a_new_policy_holds_for_what_was_accepted_before() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     let token =
-        bench.ask("me", asked("ping-0", "now + 1h / 1s")).message.token().unwrap();
-    let handed = bench.fetch_specification("a");
+        bench.ask("me", asked("ping-0", "now + 1h / 1s")).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
     bench.relay.set_policy(only(&["a"], &["other"]));
-    assert!(matches!(bench.redeem("me", &token), Message::Exception(_)));
+    assert!(matches!(bench.redeem("me", &token).await, Message::Exception(_)));
     let mut mine = asked("ping-0", "now + 1h / 1s");
     mine.set_token(Some(token.clone()));
-    assert!(bench.ask("me", Interrupt::of(&mine)).withheld.is_some());
-    assert!(bench.fetch("a").is_empty(), "nothing is interrupted");
-    bench.report("a", result_of(&handed)).unwrap();
+    assert!(bench.ask("me", Interrupt::of(&mine)).await.withheld.is_some());
+    assert!(bench.fetch("a").await.is_empty(), "nothing is interrupted");
+    bench.report("a", result_of(&handed)).await.unwrap();
     bench.relay.set_policy(only(&["a"], &["me"]));
-    assert!(matches!(bench.redeem("me", &token), Message::Result(_)));
+    assert!(matches!(bench.redeem("me", &token).await, Message::Result(_)));
+}
+
+#[tokio::test]
+async fn a_hand_out_without_answer_is_made_again_to_those_who_start_nothing_twice() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let token = bench.ask("me", asked("ping-0", "now + 5m / 1s")).await.message.token();
+    let first = bench.fetch_specification("a").await;
+    let lease = bench.relay.poll_timeout().unwrap();
+    assert_eq!(lease, "2026-06-01T12:00:30Z".parse().unwrap());
+    assert!(bench.fetch("a").await.is_empty());
+    bench.relay.handle_timeout(lease).await.unwrap();
+    bench.now = lease;
+    let again = bench.fetch_specification("a").await;
+    assert_eq!(again.token(), first.token());
+    bench.report("a", Receipt::of(&again)).await.unwrap();
+    bench.relay.handle_timeout("2026-06-01T12:02:00Z".parse().unwrap()).await.unwrap();
+    assert!(bench.fetch("a").await.is_empty(), "it has answered");
+    let stories = bench.relay.store().stories(token.unwrap().to_string(), None).await;
+    let steps: Vec<_> =
+        stories.unwrap().stories[0].steps.iter().map(|step| step.what.clone()).collect();
+    assert_eq!(steps, ["accepted", "handed", "queued again", "handed", "promised"]);
+}
+
+#[tokio::test]
+async fn references_are_handed_nothing_twice() {
+    let mut bench = Bench::with(&[]).await;
+    let (from, capability) = (probe("a"), ping("10.0.0.1").into());
+    let (features, dialect) = (Features::NONE, Dialect::Envelope);
+    let registered =
+        bench.relay.register(&from, capability, features, dialect, bench.now).await;
+    registered.unwrap();
+    bench.ask("me", asked("ping-0", "now + 5m / 1s")).await;
+    bench.fetch_specification("a").await;
+    bench.now = "2026-06-01T12:02:00Z".parse().unwrap();
+    bench.relay.handle_timeout(bench.now).await.unwrap();
+    assert!(bench.fetch("a").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nothing() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]).await;
+    let done = bench.ask("me", asked("ping@a-0", "now + 5s / 1s")).await.message.token();
+    let handed = bench.fetch_specification("a").await;
+    bench.report("a", result_of(&handed)).await.unwrap();
+    let promised =
+        bench.ask("me", asked("ping@a-1", "now + 5s / 1s")).await.message.token();
+    let running = bench.fetch_specification("a").await;
+    bench.report("a", Receipt::of(&running)).await.unwrap();
+    bench.ask("me", asked("ping@a-2", "now + 5s / 1s")).await;
+
+    let mut bench = bench.restart().await;
+    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
+    assert_eq!(shown.len(), 2, "nobody has to register again");
+    let (done, promised) = (done.unwrap(), promised.unwrap());
+    assert!(matches!(bench.redeem("me", &done).await, Message::Result(_)));
+    assert!(matches!(bench.redeem("me", &promised).await, Message::Receipt(_)));
+    bench.report("a", result_of(&running)).await.unwrap();
+    assert!(matches!(bench.redeem("me", &promised).await, Message::Result(_)));
+    let waited = bench.fetch_specification("a").await;
+    assert_eq!(waited.label(), Some("ping-3"));
+    assert!(bench.fetch("b").await.is_empty());
+    let deadline = bench.relay.poll_timeout().unwrap();
+    assert!(deadline <= "2026-06-01T12:01:05Z".parse().unwrap());
+}
+
+#[tokio::test]
+async fn a_component_that_is_gone_is_not_offered_until_it_comes_back() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    bench.now = "2026-06-01T13:00:00Z".parse().unwrap();
+    let shown = |bench: &Bench| {
+        bench.relay.capabilities(&client("c"), Features::OURS, bench.now).len()
+    };
+    assert_eq!(shown(&bench), 0);
+    let reply = bench.ask("me", asked("ping-0", "now + 5s / 1s")).await;
+    assert!(matches!(reply.message, Message::Exception(_)), "{reply:?}");
+    bench.fetch("a").await;
+    assert_eq!(shown(&bench), 1);
+}
+
+#[tokio::test]
+async fn what_was_refused_has_a_story_too() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let mut specification = asked("ping@b-0", "2020-01-01 + 5s / 1s");
+    specification.set_token(Some("mine".parse().unwrap()));
+    bench.ask("me", specification).await;
+    let stories = bench.relay.store().stories("mine".into(), None).await.unwrap();
+    assert_eq!(stories.refused.len(), 1);
+    assert_eq!(stories.refused[0].client, "Demo.Clients.me");
+    let of_others =
+        bench.relay.store().stories("mine".into(), Some(client("other"))).await;
+    assert!(of_others.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_kept_any_more_says_so() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let token =
+        bench.ask("me", asked("ping-0", "now + 5s / 1s")).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
+    bench.report("a", result_of(&handed)).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    let retention = Retention {
+        results: day,
+        stories: 2 * day,
+        client_bytes: u64::MAX,
+        component_bytes: u64::MAX,
+    };
+    let swept = async |bench: &Bench, hours: i64| {
+        let now = noon() + SignedDuration::from_hours(hours);
+        bench.relay.store().sweep(retention, now).await.unwrap()
+    };
+    assert_eq!(swept(&bench, 23).await, Swept::default());
+    assert_eq!(swept(&bench, 25).await, Swept { results: 1, stories: 0 });
+    let Message::Exception(exception) = bench.redeem("me", &token).await else {
+        panic!("a tombstone")
+    };
+    assert!(exception.message().contains("is not kept any more"), "{exception}");
+    bench.report("a", result_of(&handed)).await.expect("a late duplicate is no error");
+    assert_eq!(swept(&bench, 49).await, Swept { results: 0, stories: 1 });
+    let Message::Exception(exception) = bench.redeem("me", &token).await else {
+        panic!("forgotten")
+    };
+    assert!(exception.message().starts_with("no specification of yours"), "{exception}");
+}
+
+#[tokio::test]
+async fn who_keeps_more_than_is_set_keeps_the_latest() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let mut tokens = Vec::new();
+    for serial in 0..5 {
+        let asked = asked(&format!("ping-{serial}"), "now + 5s / 1s");
+        tokens.push(bench.ask("me", asked).await.message.token().unwrap());
+        let handed = bench.fetch_specification("a").await;
+        bench.now = noon() + SignedDuration::from_secs(serial);
+        bench.report("a", result_of(&handed)).await.unwrap();
+    }
+    let page =
+        bench.relay.store().measurements(Filter::default(), None, 10).await.unwrap();
+    let bytes = page.measurements[0].result_bytes.unsigned_abs();
+    let long = Duration::from_secs(86_400);
+    let retention = Retention {
+        results: long,
+        stories: long,
+        client_bytes: 2 * bytes,
+        component_bytes: u64::MAX,
+    };
+    let swept = bench.relay.store().sweep(retention, bench.now).await.unwrap();
+    assert_eq!(swept, Swept { results: 3, stories: 0 });
+    for (serial, token) in tokens.iter().enumerate() {
+        let is_kept = matches!(bench.redeem("me", token).await, Message::Result(_));
+        assert_eq!(is_kept, serial >= 3, "{serial}");
+    }
+    let stories = bench.relay.store().stories(tokens[0].to_string(), None).await.unwrap();
+    let last = stories.stories[0].steps.last().unwrap();
+    assert_eq!(last.detail.as_deref(), Some("its client has more than is kept"));
 }

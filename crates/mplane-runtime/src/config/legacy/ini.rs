@@ -222,7 +222,7 @@ fn supervisor(
     component.leave(notes);
     let component_listener =
         Some(for_components).filter(|other| other.address != listener.address);
-    Ok(SupervisorConfig { listener, component_listener })
+    Ok(SupervisorConfig::new(listener, component_listener))
 }
 
 /// Takes who opens connections.

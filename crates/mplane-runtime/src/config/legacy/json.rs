@@ -195,7 +195,7 @@ fn supervisor(
     section.leave(notes);
     let component_listener =
         Some(for_components).filter(|other| other.address != listener.address);
-    Ok(SupervisorConfig { listener, component_listener })
+    Ok(SupervisorConfig::new(listener, component_listener))
 }
 
 /// Translates a `Listener`.

@@ -369,6 +369,38 @@ fn a_repeat_runs_an_hour_every_second_without_drift() {
 }
 
 #[test]
+fn a_clock_that_is_set_during_a_run_costs_no_rows_and_no_word() {
+    let (mut component, mut specification) = component();
+    let me = client("a");
+    specification.set_when("now + 1m / 1s".parse().unwrap());
+    let message = specification.clone().into();
+    let running = component.handle(&me, message, fresh(1), time(NOON)).pending.unwrap();
+    started(&mut component);
+    let later = "2026-06-01 13:00:00 ... 2026-06-01 13:30:00 / 1s";
+    specification.set_when(later.parse().unwrap());
+    component.handle(&me, specification.clone().into(), fresh(2), time(NOON));
+
+    // Back: nothing happens twice, and what waits still waits.
+    component.handle_timeout(time("2026-06-01T11:00:00Z"));
+    assert!(poll(&mut component).is_none());
+    assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:01:02Z")));
+
+    // Forth, beyond all: what runs ends with its rows, what waited says that it was missed.
+    component.handle_timeout(time("2026-06-01T15:00:00Z"));
+    let Some(Action::Stop { job }) = poll(&mut component) else { panic!("it runs") };
+    assert_eq!(job, running);
+    let Some(Action::Deliver { message, .. }) = poll(&mut component) else {
+        panic!("it is told")
+    };
+    assert!(message.to_string().contains("missed: the temporal scope"), "{message}");
+    component.job_ended(running, measured(&specification), time("2026-06-01T15:00:00Z"));
+    let Some(Action::Deliver { message, .. }) = poll(&mut component) else {
+        panic!("it has rows")
+    };
+    assert!(matches!(*message, Message::Result(_)), "{message}");
+}
+
+#[test]
 fn what_was_slept_through_is_not_made_up_for() {
     let (mut component, mut specification) = component();
     specification.set_when("repeat now + 1d / 1m { now + 5s / 1s }".parse().unwrap());

@@ -1,0 +1,99 @@
+//! The section `[supervisor]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{ListenerConfig, duration};
+
+/// What a supervisor does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SupervisorConfig {
+    /// Where components and clients reach it.
+    pub listener: ListenerConfig,
+    /// Where else they reach it: some domains have a port for components, another for
+    /// clients.
+    pub component_listener: Option<ListenerConfig>,
+    /// The folder of its store; without it nothing is kept over a restart.
+    pub data: Option<PathBuf>,
+    /// How long a component is offered after it was heard of.
+    #[serde(default = "default_expiry", deserialize_with = "duration")]
+    pub component_expiry: Duration,
+    /// How long results are kept.
+    #[serde(default = "default_result_age", deserialize_with = "duration")]
+    pub result_age: Duration,
+    /// How long stories are kept, at least as long as results.
+    #[serde(default = "default_story_age", deserialize_with = "duration")]
+    pub story_age: Duration,
+    /// How many bytes the results of one client may have.
+    #[serde(default = "default_client_bytes")]
+    pub client_max_bytes: u64,
+    /// How many bytes the results from one component may have.
+    #[serde(default = "default_component_bytes")]
+    pub component_max_bytes: u64,
+    /// How many specifications may wait for one component.
+    #[serde(default = "default_queue", deserialize_with = "queue")]
+    pub queue: u64,
+}
+
+impl SupervisorConfig {
+    /// Makes a supervisor that listens there and has else only defaults.
+    pub const fn new(
+        listener: ListenerConfig,
+        component_listener: Option<ListenerConfig>,
+    ) -> Self {
+        Self {
+            listener,
+            component_listener,
+            data: None,
+            component_expiry: default_expiry(),
+            result_age: default_result_age(),
+            story_age: default_story_age(),
+            client_max_bytes: default_client_bytes(),
+            component_max_bytes: default_component_bytes(),
+            queue: default_queue(),
+        }
+    }
+}
+
+/// Ten minutes: a restart of a machine, or of a network.
+const fn default_expiry() -> Duration {
+    Duration::from_secs(600)
+}
+
+/// A month.
+const fn default_result_age() -> Duration {
+    Duration::from_secs(30 * 86_400)
+}
+
+/// A quarter of a year.
+const fn default_story_age() -> Duration {
+    Duration::from_secs(90 * 86_400)
+}
+
+/// Ten gibibytes.
+const fn default_client_bytes() -> u64 {
+    10 << 30
+}
+
+/// One gibibyte.
+const fn default_component_bytes() -> u64 {
+    1 << 30
+}
+
+/// As many as one of our components takes.
+const fn default_queue() -> u64 {
+    10_000
+}
+
+/// Reads how many specifications may wait.
+fn queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(serde::de::Error::custom(
+            "with a queue of 0 nothing could be handed out; it is 1 at least",
+        )),
+        queue => Ok(queue),
+    }
+}

@@ -1,0 +1,686 @@
+//! The store: every specification with its story, on disk.
+//!
+//! Two databases: `control.db` has who offers what and the life of each specification,
+//! `results.db` what came of it. Each method is one transaction of the domain, and says
+//! when it is durable by returning. The life of a specification changes by
+//! [`step`](crate::life::step) alone, within a transaction.
+//!
+//! A result is written before the step that settles its specification: what is settled is
+//! there. One that is written and not settled, because the program was cut in between, is
+//! delivered again by the component and replaced.
+
+mod read;
+mod rows;
+pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mplane::access::{CapabilityName, Identity};
+use mplane::features::Features;
+use mplane::message::{Capability, Message};
+use mplane::token::Token;
+use mplane_runtime::sqlite::{
+    Database, OpenDatabaseError, ReadError, Readers, WriteError, open_reader,
+};
+use mplane_runtime::stored::{identity_text, message_text};
+use rusqlite::{Connection, OptionalExtension, params};
+
+pub(crate) use self::read::shown;
+pub use self::read::{
+    Filter, Known, Measurement, PAGE, Page, Refused, Saved, Step, Stories, Story, Told,
+};
+use self::rows::{find, life_of, note, write_life};
+pub use self::sweep::{Retention, Swept};
+use crate::directory::Dialect;
+use crate::life::{Effect, End, Event, Life, State, step};
+
+/// The schemas, as steps from an empty file.
+const CONTROL: [&str; 1] = [include_str!("control-1.sql")];
+const RESULTS: [&str; 1] = [include_str!("results-1.sql")];
+
+/// Messages handed out at once, so that a component is not buried by one answer.
+const HAND_OUT: i64 = 100;
+
+/// Refusals kept, the oldest go first: they are for people who ask soon.
+const REFUSALS: i64 = 10_000;
+
+/// Names a specification within one supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u64);
+
+impl Id {
+    /// Returns the number as SQLite keeps it: ids are counted from 1.
+    fn number(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+
+    /// Returns the id with a number.
+    const fn of(number: i64) -> Self {
+        Self(number.unsigned_abs())
+    }
+}
+
+/// An open store. It *is* an archive that is written to, so it dereferences to one.
+#[derive(Debug)]
+pub struct Store {
+    control: Database,
+    results: Database,
+    archive: Archive,
+    last_id: AtomicU64,
+}
+
+/// What is in a store, to be read; also while a supervisor writes to it.
+#[derive(Debug)]
+pub struct Archive {
+    control: Arc<Readers>,
+    results: Arc<Readers>,
+}
+
+impl Deref for Store {
+    type Target = Archive;
+
+    fn deref(&self) -> &Archive {
+        &self.archive
+    }
+}
+
+impl Archive {
+    /// Opens what a supervisor has written in a folder.
+    pub fn open(folder: &Path) -> Result<Self, OpenStoreError> {
+        let (control, results) = files(folder);
+        for (path, schemas) in [(&control, CONTROL.len()), (&results, RESULTS.len())] {
+            let read = || {
+                let connection = open_reader(path)?;
+                connection.pragma_query_value(None, "user_version", |row| row.get(0))
+            };
+            let version: i64 = read().map_err(|source| OpenStoreError::NoStore {
+                path: path.clone(),
+                source,
+            })?;
+            if version != i64::try_from(schemas).unwrap_or(i64::MAX) {
+                let path = path.clone();
+                return Err(OpenStoreError::Version { path, version, schemas });
+            }
+        }
+        Ok(Self::new(control, results))
+    }
+
+    /// Makes an archive of files that are there.
+    fn new(control: PathBuf, results: PathBuf) -> Self {
+        let reader = |path| Arc::new(Readers::new(path));
+        Self { control: reader(control), results: reader(results) }
+    }
+}
+
+/// Returns the files of a store.
+fn files(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("control.db"), folder.join("results.db"))
+}
+
+/// A specification to be accepted.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// Its name here.
+    pub id: Id,
+    /// Who asks.
+    pub client: Identity,
+    /// Between the client and us.
+    pub token: Token,
+    /// As the client labelled it.
+    pub label: Option<String>,
+    /// Who is to do it.
+    pub component: Identity,
+    /// Between us and the component.
+    pub handed_token: Token,
+    /// What the capability is called.
+    pub capability: CapabilityName,
+    /// As the client sent it.
+    pub asked: Message,
+    /// As the component gets it.
+    pub handed: Message,
+    /// When it is given up, UTC.
+    pub deadline: Option<Timestamp>,
+    /// How many specifications may wait for the component.
+    pub queue: u64,
+}
+
+/// What became of a specification that was to be accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Acceptance {
+    /// It is accepted.
+    New,
+    /// The client has sent one with this token before.
+    Known,
+    /// As many wait for the component as may.
+    QueueFull,
+}
+
+/// Something handed to a component.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Handed {
+    /// A specification, as JSON.
+    Specification(Id, String),
+    /// An interrupt of the specification.
+    Interrupt(Id, String),
+}
+
+/// What a report of a component is about.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// Which specification.
+    pub id: Id,
+    /// The token that the client knows.
+    pub token: Token,
+    /// The label that the client knows.
+    pub label: Option<String>,
+    /// How far it is.
+    pub life: Life,
+}
+
+/// What a specification has come to by a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stepped {
+    /// Which specification.
+    pub id: Id,
+    /// What follows.
+    pub effect: Effect,
+}
+
+impl Store {
+    /// Opens the store in a folder, which is made if it is not there.
+    pub fn open(folder: &Path) -> Result<Self, OpenStoreError> {
+        std::fs::create_dir_all(folder).map_err(|source| OpenStoreError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let (control, results) = files(folder);
+        let opened = Database::open(&control, &CONTROL)?;
+        let last: Option<i64> = opened
+            .connection
+            .query_row("SELECT max(id) FROM specification", [], |row| row.get(0))
+            .map_err(OpenStoreError::Read)?;
+        Ok(Self {
+            control: opened.start()?,
+            results: Database::open(&results, &RESULTS)?.start()?,
+            archive: Archive::new(control, results),
+            last_id: AtomicU64::new(last.unwrap_or_default().unsigned_abs()),
+        })
+    }
+
+    /// Returns a name that no specification has had.
+    pub fn next_id(&self) -> Id {
+        Id(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Writes down that a component offers a capability; one with the same token or label
+    /// is replaced.
+    pub async fn register(
+        &self,
+        from: &Identity,
+        capability: &Capability,
+        features: Features,
+        dialect: Dialect,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let from = identity_text(from);
+        let (token, label) =
+            (capability.token(), capability.label().map(ToOwned::to_owned));
+        let json = message_text(&capability.clone().into());
+        let features = features.to_string();
+        let now = now.as_microsecond();
+        let written = self.control.call(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO component VALUES (?1, ?2, ?3, ?4, ?4)
+                     ON CONFLICT DO UPDATE SET dialect = ?2, features = ?3, last_seen_us = ?4",
+                )?
+                .execute(params![from, dialect.word(), features, now])?;
+            let same: Option<String> = connection
+                .prepare_cached(
+                    "SELECT json FROM capability
+                     WHERE component = ?1 AND token = ?2 AND until_us IS NULL",
+                )?
+                .query_row(params![from, token.as_str()], |row| row.get(0))
+                .optional()?;
+            if same.as_deref() == Some(&*json) {
+                return Ok(());
+            }
+            connection
+                .prepare_cached(
+                    "UPDATE capability SET until_us = ?4, gone = 'replaced'
+                     WHERE component = ?1 AND until_us IS NULL
+                     AND (token = ?2 OR json ->> 'label' = ?3)",
+                )?
+                .execute(params![from, token.as_str(), label, now])?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO capability (component, token, json, since_us)
+                     VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![from, token.as_str(), json, now])
+                .map(drop)
+        });
+        Ok(written.await?)
+    }
+
+    /// Writes down that a component does not offer a capability any more, and why.
+    pub async fn withdraw(
+        &self,
+        from: &Identity,
+        token: &Token,
+        why: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (from, token) = (identity_text(from), token.clone());
+        let written = self.control.call(move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE capability SET until_us = ?3, gone = ?4
+                     WHERE component = ?1 AND token = ?2 AND until_us IS NULL",
+                )?
+                .execute(params![from, token.as_str(), now.as_microsecond(), why])
+                .map(drop)
+        });
+        Ok(written.await?)
+    }
+
+    /// Writes down when components were last heard of.
+    pub async fn seen(&self, seen: Vec<(Identity, Timestamp)>) -> Result<(), StoreError> {
+        let written = self.control.call(move |connection| {
+            let mut update = connection.prepare_cached(
+                "UPDATE component SET last_seen_us = max(last_seen_us, ?2)
+                 WHERE identity = ?1",
+            )?;
+            for (identity, at) in seen {
+                update.execute(params![identity_text(&identity), at.as_microsecond()])?;
+            }
+            Ok(())
+        });
+        Ok(written.await?)
+    }
+
+    /// Accepts a specification, unless the client has sent it before.
+    pub async fn accept(
+        &self,
+        new: New,
+        now: Timestamp,
+    ) -> Result<Acceptance, StoreError> {
+        let (client, component) =
+            (identity_text(&new.client), identity_text(&new.component));
+        let (asked, handed) = (message_text(&new.asked), message_text(&new.handed));
+        let written = self.control.call(move |connection| {
+            let known: Option<i64> = connection
+                .prepare_cached(
+                    "SELECT id FROM specification WHERE client = ?1 AND token = ?2",
+                )?
+                .query_row(params![client, new.token.as_str()], |row| row.get(0))
+                .optional()?;
+            if known.is_some() {
+                return Ok(Acceptance::Known);
+            }
+            let queued: i64 = connection
+                .prepare_cached(
+                    "SELECT count(*) FROM specification WHERE component = ?1
+                     AND (state = 'queued' OR interrupt = 'queued')",
+                )?
+                .query_row(params![component], |row| row.get(0))?;
+            if queued.unsigned_abs() >= new.queue {
+                return Ok(Acceptance::QueueFull);
+            }
+            connection
+                .prepare_cached(
+                    "INSERT INTO specification (id, client, token, label, component,
+                     handed_token, capability_label, capability_token, asked, handed,
+                     accepted_us, deadline_us, state, epoch, interrupt)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', 0,
+                     'unasked')",
+                )?
+                .execute(params![
+                    new.id.number(),
+                    client,
+                    new.token.as_str(),
+                    new.label,
+                    component,
+                    new.handed_token.as_str(),
+                    new.capability.label(),
+                    new.capability.token().as_str(),
+                    asked,
+                    handed,
+                    now.as_microsecond(),
+                    new.deadline.map(Timestamp::as_microsecond),
+                ])?;
+            note(connection, new.id, now, "accepted", None)?;
+            Ok(Acceptance::New)
+        });
+        Ok(written.await?)
+    }
+
+    /// Writes down that a specification was not accepted, and why.
+    pub async fn refuse(
+        &self,
+        client: &Identity,
+        token: &Token,
+        label: Option<&str>,
+        reason: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (client, token) = (identity_text(client), token.clone());
+        let label = label.map(ToOwned::to_owned);
+        let written = self.control.call(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO refusal (at_us, client, token, label, reason)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![
+                    now.as_microsecond(),
+                    client,
+                    token.as_str(),
+                    label,
+                    reason
+                ])?;
+            connection
+                .prepare_cached(
+                    "DELETE FROM refusal WHERE id <= (SELECT max(id) FROM refusal) - ?1",
+                )?
+                .execute(params![REFUSALS])
+                .map(drop)
+        });
+        Ok(written.await?)
+    }
+
+    /// Hands out what a component is to fetch, a part of it if it is much; also says
+    /// whether there is more.
+    pub async fn fetch(
+        &self,
+        component: &Identity,
+        lease: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(Vec<Handed>, bool), StoreError> {
+        let component = identity_text(component);
+        let written = self.control.call(move |connection| {
+            let mut queued = connection.prepare_cached(
+                "SELECT id FROM specification WHERE component = ?1
+                 AND (state = 'queued' OR interrupt = 'queued') ORDER BY id LIMIT ?2",
+            )?;
+            let ids =
+                queued.query_map(params![component, HAND_OUT + 1], |row| row.get(0))?;
+            let mut ids: Vec<i64> = ids.collect::<Result<_, _>>()?;
+            let is_more = ids.len() > usize::try_from(HAND_OUT).unwrap_or(usize::MAX);
+            if is_more {
+                ids.pop();
+            }
+            let mut handed = Vec::new();
+            for id in ids.into_iter().map(Id::of) {
+                let Some(mut life) = life_of(connection, id)? else { continue };
+                // A specification that is handed out again may have its interrupt behind it.
+                loop {
+                    let (next, effect) = step(life, Event::Fetched { lease }, now);
+                    life = next;
+                    let json = |connection: &Connection| {
+                        connection
+                            .prepare_cached(
+                                "SELECT handed FROM specification WHERE id = ?1",
+                            )?
+                            .query_row(params![id.number()], |row| row.get(0))
+                    };
+                    match effect {
+                        Effect::HandOut => {
+                            let detail = format!("hand-out {}", life.epoch);
+                            note(connection, id, now, "handed", Some(&detail))?;
+                            handed.push(Handed::Specification(id, json(connection)?));
+                        }
+                        Effect::HandInterrupt => {
+                            note(connection, id, now, "interrupt handed", None)?;
+                            handed.push(Handed::Interrupt(id, json(connection)?));
+                        }
+                        _ => break,
+                    }
+                }
+                write_life(connection, id, life, now)?;
+            }
+            Ok((handed, is_more))
+        });
+        Ok(written.await?)
+    }
+
+    /// Takes a promise of a component; `None` if it is about nothing that was handed to it.
+    pub async fn promised(
+        &self,
+        component: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Option<Stepped>, StoreError> {
+        let (component, token) = (identity_text(component), token.clone());
+        let written = self.control.call(move |connection| {
+            let Some(found) = find(connection, &component, &token)? else {
+                return Ok(None);
+            };
+            let effect = advance(connection, found.id, found.life, Event::Promised, now)?;
+            if effect == Effect::Noted {
+                note(connection, found.id, now, "promised", None)?;
+            }
+            Ok(Some(Stepped { id: found.id, effect }))
+        });
+        Ok(written.await?)
+    }
+
+    /// Takes what a component delivers, as the client is to see it. The first wins: what
+    /// differs from it and comes later is noted and not kept.
+    pub async fn delivered(
+        &self,
+        reported: &Reported,
+        end: End,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<Stepped, StoreError> {
+        let id = reported.id;
+        let text = message_text(message);
+        let bytes = i64::try_from(text.len()).unwrap_or(i64::MAX);
+        let is_new = !matches!(reported.life.state, State::Settled(_));
+        let differs = if is_new {
+            self.keep(id, message, now).await?;
+            false
+        } else {
+            self.result(id).await?.is_some_and(|first| first != text)
+        };
+        let detail = match message {
+            Message::Result(result) => format!("{} rows", result.table().rows()),
+            Message::Envelope(results) => format!("{} results", results.len()),
+            Message::Exception(exception) => exception.message().to_owned(),
+            other => other.kind().to_string(),
+        };
+        let written = self.control.call(move |connection| {
+            let Some(life) = life_of(connection, id)? else {
+                return Ok(Stepped { id, effect: Effect::Nothing });
+            };
+            let effect = advance(connection, id, life, Event::Delivered(end), now)?;
+            match effect {
+                Effect::Settle(_) => {
+                    note(connection, id, now, "delivered", Some(&detail))?;
+                    connection
+                        .prepare_cached(
+                            "UPDATE specification SET result_bytes = ?2 WHERE id = ?1",
+                        )?
+                        .execute(params![id.number(), bytes])?;
+                }
+                Effect::TooLate if differs => {
+                    let what = "something else delivered, not kept";
+                    note(connection, id, now, what, Some(&detail))?;
+                }
+                _ => {}
+            }
+            Ok(Stepped { id, effect })
+        });
+        Ok(written.await?)
+    }
+
+    /// Takes an interrupt of a client; `exception` is what it redeems if that ends the
+    /// specification at once. `None` if it has no such specification.
+    pub async fn interrupted(
+        &self,
+        id: Id,
+        exception: &Message,
+        now: Timestamp,
+    ) -> Result<Option<Stepped>, StoreError> {
+        let written = self.control.call(move |connection| {
+            let Some(life) = life_of(connection, id)? else { return Ok(None) };
+            let effect = advance(connection, id, life, Event::Interrupted, now)?;
+            match effect {
+                Effect::Settle(_) => {
+                    note(
+                        connection,
+                        id,
+                        now,
+                        "interrupted",
+                        Some("nobody had fetched it"),
+                    )?;
+                }
+                Effect::Wake => note(connection, id, now, "interrupt asked for", None)?,
+                _ => {}
+            }
+            Ok(Some(Stepped { id, effect }))
+        });
+        let stepped = written.await?;
+        // It can be made again from the end alone, should this be lost.
+        if let Some(Stepped { effect: Effect::Settle(_), .. }) = stepped {
+            self.keep(id, exception, now).await?;
+        }
+        Ok(stepped)
+    }
+
+    /// Queues again what was handed out and not answered in time, and gives up what is over.
+    /// Returns what follows, and when to look again.
+    pub async fn expire(
+        &self,
+        now: Timestamp,
+    ) -> Result<(Vec<Overdue>, Option<Timestamp>), StoreError> {
+        let written = self.control.call(move |connection| sweep::expire(connection, now));
+        Ok(written.await?)
+    }
+
+    /// Notes that a client has got what it asked for, the first time.
+    pub fn redeemed(&self, id: Id, now: Timestamp) {
+        // Nobody waits for it: it changes what people read, not what is done.
+        drop(self.control.write(move |connection| {
+            let first = connection
+                .prepare_cached(
+                    "UPDATE specification SET redeemed_us = ?2
+                     WHERE id = ?1 AND redeemed_us IS NULL",
+                )?
+                .execute(params![id.number(), now.as_microsecond()])?;
+            if first > 0 {
+                note(connection, id, now, "redeemed", None)?;
+            }
+            Ok(())
+        }));
+    }
+
+    /// Keeps what a client is told of a specification that has ended.
+    pub async fn keep(
+        &self,
+        id: Id,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let text = message_text(message);
+        let written = self.results.call(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO result VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE
+                     SET stored_us = ?2, message = ?3",
+                )?
+                .execute(params![id.number(), now.as_microsecond(), text])
+                .map(drop)
+        });
+        Ok(written.await?)
+    }
+}
+
+/// Something whose time was over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Which specification.
+    pub id: Id,
+    /// The token that the client knows.
+    pub token: Token,
+    /// Who was to do it.
+    pub component: Identity,
+    /// What follows.
+    pub effect: Effect,
+    /// What the component has left undone, as the end of a sentence about it.
+    pub reason: &'static str,
+}
+
+/// Makes a step of a specification, and writes where it has led.
+fn advance(
+    connection: &Connection,
+    id: Id,
+    life: Life,
+    event: Event,
+    now: Timestamp,
+) -> rusqlite::Result<Effect> {
+    let (next, effect) = step(life, event, now);
+    if next != life {
+        write_life(connection, id, next, now)?;
+    }
+    Ok(effect)
+}
+
+/// A store that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// Its folder.
+    #[error("cannot make the folder {path}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// One of its files.
+    #[error(transparent)]
+    Open(#[from] OpenDatabaseError),
+    /// There is none.
+    #[error("{path} is no store of a supervisor")]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rusqlite::Error,
+    },
+    /// Another version of the program has written it.
+    #[error(
+        "{path} has schema {version}, this program reads {schemas}; a supervisor of this \
+         version brings an older one up to date when it starts"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        version: i64,
+        /// The schema that is read.
+        schemas: usize,
+    },
+    /// The content of one of them.
+    #[error("cannot read the store")]
+    Read(#[source] rusqlite::Error),
+}
+
+/// Something that the store has not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}

@@ -1,0 +1,442 @@
+//! What is read from the store: to answer peers, to go on after a restart, and for people.
+
+use jiff::Timestamp;
+use mplane::access::{CapabilityName, Identity};
+use mplane::features::Features;
+use mplane::token::Token;
+use mplane_runtime::stored::{identity_text, read_identity, time};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::{Deserialize, Serialize};
+
+use super::rows::{LIFE, find, read_life, read_token};
+use super::{Archive, Id, Reported, StoreError};
+use crate::directory::Dialect;
+use crate::life::Life;
+
+/// Measurements on one page at most.
+pub const PAGE: u32 = 1_000;
+
+/// A specification as its client asks for it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its name here.
+    pub id: Id,
+    /// How far it is.
+    pub life: Life,
+    /// As the client sent it, as JSON; `None` when it is not kept any more.
+    pub asked: Option<String>,
+    /// Who does it.
+    pub component: Identity,
+    /// What the capability was called.
+    pub capability: CapabilityName,
+}
+
+/// What a client is told about a specification.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// It is on its way.
+    Pending(Known),
+    /// It has ended, and with what, as JSON; `None` when that is not kept any more.
+    Ended(Known, Option<String>),
+}
+
+/// A component as it was written down.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// Who it is.
+    pub identity: Identity,
+    /// How it writes lists.
+    pub dialect: Dialect,
+    /// What it understands.
+    pub features: Features,
+    /// When it was first heard of, UTC.
+    pub first_seen: Timestamp,
+    /// When it was last heard of, UTC.
+    pub last_seen: Timestamp,
+    /// What it offers, as JSON.
+    pub capabilities: Vec<String>,
+    /// Whether something is queued for it.
+    pub is_pending: bool,
+}
+
+/// One line of a list of measurements. Identities are text for people.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Its name within the supervisor.
+    pub id: u64,
+    /// Between the client and the supervisor.
+    pub token: String,
+    /// As the client labelled it.
+    pub label: Option<String>,
+    /// Who asked.
+    pub client: String,
+    /// Who does it.
+    pub component: String,
+    /// The capability.
+    pub capability: Option<String>,
+    /// `queued`, `handed`, `promised`, `result`, `exception`, `interrupted` or `lost`.
+    pub state: String,
+    /// When it was accepted, UTC.
+    pub accepted: String,
+    /// When it ended, UTC.
+    pub settled: Option<String>,
+    /// When it is given up, UTC.
+    pub deadline: Option<String>,
+    /// When its client got what came of it, UTC.
+    pub redeemed: Option<String>,
+    /// How large what came of it is, as JSON; 0 when it is not kept any more.
+    pub result_bytes: i64,
+}
+
+/// One step of a story.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// When, UTC.
+    pub at: String,
+    /// What happened.
+    pub what: String,
+    /// More about it.
+    pub detail: Option<String>,
+}
+
+/// The story of one specification.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Story {
+    /// What it is.
+    pub measurement: Measurement,
+    /// The token between the supervisor and the component.
+    pub handed_token: String,
+    /// How often it was handed out.
+    pub hand_outs: u32,
+    /// What happened, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A specification that was not accepted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// When, UTC.
+    pub at: String,
+    /// Who asked.
+    pub client: String,
+    /// The token.
+    pub token: String,
+    /// As the client labelled it.
+    pub label: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is known of a token or label.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stories {
+    /// Specifications that were accepted, the latest first.
+    pub stories: Vec<Story>,
+    /// Specifications that were not, the latest first.
+    pub refused: Vec<Refused>,
+}
+
+impl Stories {
+    /// Says whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.stories.is_empty() && self.refused.is_empty()
+    }
+}
+
+/// Writes a time as the protocol does, UTC.
+pub(crate) fn shown(at: Timestamp) -> String {
+    mplane::when::display_timestamp(at).to_string()
+}
+
+/// Which measurements to list. Empty conditions hold for all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Who asked.
+    pub client: Option<Identity>,
+    /// Who does it.
+    pub component: Option<Identity>,
+    /// Part of the label, of the client or of the capability.
+    pub label: Option<String>,
+    /// The state.
+    pub state: Option<String>,
+}
+
+/// A part of a list, the latest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// The measurements.
+    pub measurements: Vec<Measurement>,
+    /// What to ask for next: those before this one; `None` at the end.
+    pub before: Option<u64>,
+}
+
+impl Archive {
+    /// Returns what a client is to be told about one of its specifications; `None` if it
+    /// has none with this token.
+    pub async fn told(
+        &self,
+        client: &Identity,
+        token: &Token,
+    ) -> Result<Option<Told>, StoreError> {
+        let (client, token) = (identity_text(client), token.clone());
+        let known =
+            self.control.read(move |connection| known(connection, &client, &token));
+        let Some(known) = known.await? else { return Ok(None) };
+        Ok(Some(match known.life.state {
+            crate::life::State::Settled(_) => {
+                let result = self.result(known.id).await?;
+                Told::Ended(known, result)
+            }
+            _ => Told::Pending(known),
+        }))
+    }
+
+    /// Returns what a specification has yielded, as JSON.
+    pub async fn result(&self, id: Id) -> Result<Option<String>, StoreError> {
+        let read = self.results.read(move |connection| {
+            connection
+                .prepare_cached("SELECT message FROM result WHERE specification = ?1")?
+                .query_row(params![id.number()], |row| row.get(0))
+                .optional()
+        });
+        Ok(read.await?)
+    }
+
+    /// Returns what a report of a component is about; `None` if nothing with this token
+    /// was handed to it.
+    pub async fn reported(
+        &self,
+        component: &Identity,
+        token: &Token,
+    ) -> Result<Option<Reported>, StoreError> {
+        let (component, token) = (identity_text(component), token.clone());
+        let read = self.control.read(move |connection| {
+            let found = find(connection, &component, &token)?;
+            Ok(found.map(|found| Reported {
+                id: found.id,
+                token: found.token,
+                label: found.label,
+                life: found.life,
+            }))
+        });
+        Ok(read.await?)
+    }
+
+    /// Returns the components as they were written down.
+    pub async fn components(&self) -> Result<Vec<Saved>, StoreError> {
+        Ok(self.control.read(components).await?)
+    }
+
+    /// Returns when the first specification is to be looked at, UTC.
+    pub async fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.control.read(super::sweep::next_deadline).await?)
+    }
+
+    /// Lists measurements, the latest first: those before one, at most [`PAGE`].
+    pub async fn measurements(
+        &self,
+        filter: Filter,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Page, StoreError> {
+        let read = self
+            .control
+            .read(move |connection| list(connection, &filter, before, limit.min(PAGE)));
+        Ok(read.await?)
+    }
+
+    /// Returns the stories of specifications with a token, of either side of the
+    /// supervisor, and those that were refused; of one client only, if it is given.
+    pub async fn stories(
+        &self,
+        token: String,
+        client: Option<Identity>,
+    ) -> Result<Stories, StoreError> {
+        let client = client.as_ref().map(identity_text);
+        let read = self
+            .control
+            .read(move |connection| stories(connection, &token, client.as_deref()));
+        Ok(read.await?)
+    }
+}
+
+/// Finds a specification of a client.
+fn known(
+    connection: &Connection,
+    client: &str,
+    token: &Token,
+) -> rusqlite::Result<Option<Known>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT id, asked, component, capability_label, capability_token, {LIFE}
+             FROM specification WHERE client = ?1 AND token = ?2"
+        ))?
+        .query_row(params![client, token.as_str()], |row| {
+            let (component, label): (String, Option<String>) = (row.get(2)?, row.get(3)?);
+            let capability: String = row.get(4)?;
+            Ok(Known {
+                id: Id::of(row.get(0)?),
+                asked: row.get(1)?,
+                component: identity(&component),
+                capability: CapabilityName::new(
+                    label.as_deref(),
+                    read_token(&capability, 4)?,
+                ),
+                life: read_life(row, 5)?,
+            })
+        })
+        .optional()
+}
+
+/// Reads an identity that this program has written.
+fn identity(text: &str) -> Identity {
+    read_identity(text).unwrap_or_else(Identity::unauthenticated)
+}
+
+/// Reads the components.
+fn components(connection: &Connection) -> rusqlite::Result<Vec<Saved>> {
+    let mut statement = connection.prepare(
+        "SELECT identity, dialect, features, first_seen_us, last_seen_us, EXISTS (
+           SELECT 1 FROM specification WHERE component = identity
+           AND (state = 'queued' OR interrupt = 'queued'))
+         FROM component",
+    )?;
+    let mut offered = connection.prepare(
+        "SELECT json FROM capability WHERE component = ?1 AND until_us IS NULL ORDER BY id",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let (text, dialect): (String, String) = (row.get(0)?, row.get(1)?);
+        let features: String = row.get(2)?;
+        Ok(Saved {
+            identity: identity(&text),
+            dialect: Dialect::read(&dialect),
+            features: Features::parse(&features),
+            first_seen: time(row.get(3)?),
+            last_seen: time(row.get(4)?),
+            is_pending: row.get(5)?,
+            capabilities: offered
+                .query_map(params![text], |row| row.get(0))?
+                .collect::<Result<_, _>>()?,
+        })
+    })?;
+    rows.collect()
+}
+
+/// The columns of a [`Measurement`], in their order.
+const MEASUREMENT: &str = "id, token, label, client, component, capability_label, state, \
+     accepted_us, settled_us, deadline_us, redeemed_us, result_bytes";
+
+/// Reads a measurement.
+fn read_measurement(row: &Row<'_>) -> rusqlite::Result<Measurement> {
+    let (client, component): (String, String) = (row.get(3)?, row.get(4)?);
+    let at = |column| {
+        Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(time).map(shown))
+    };
+    Ok(Measurement {
+        id: row.get::<_, i64>(0)?.unsigned_abs(),
+        token: row.get(1)?,
+        label: row.get(2)?,
+        client: identity(&client).to_string(),
+        component: identity(&component).to_string(),
+        capability: row.get(5)?,
+        state: row.get(6)?,
+        accepted: shown(time(row.get(7)?)),
+        settled: at(8)?,
+        deadline: at(9)?,
+        redeemed: at(10)?,
+        result_bytes: row.get(11)?,
+    })
+}
+
+/// Lists measurements.
+fn list(
+    connection: &Connection,
+    filter: &Filter,
+    before: Option<u64>,
+    limit: u32,
+) -> rusqlite::Result<Page> {
+    let mut conditions = vec!["1".to_owned()];
+    let mut values: Vec<Value> = Vec::new();
+    let mut add = |condition: &str, value: Value| {
+        values.push(value);
+        conditions.push(condition.replace('?', &format!("?{}", values.len())));
+    };
+    if let Some(client) = &filter.client {
+        add("client = ?", identity_text(client).into());
+    }
+    if let Some(component) = &filter.component {
+        add("component = ?", identity_text(component).into());
+    }
+    if let Some(state) = &filter.state {
+        add("state = ?", state.clone().into());
+    }
+    if let Some(label) = &filter.label {
+        let condition = "(instr(label, ?) OR instr(capability_label, ?))";
+        add(condition, label.clone().into());
+    }
+    if let Some(before) = before {
+        add("id < ?", i64::try_from(before).unwrap_or(i64::MAX).into());
+    }
+    let mut statement = connection.prepare(&format!(
+        "SELECT {MEASUREMENT} FROM specification WHERE {} ORDER BY id DESC LIMIT {}",
+        conditions.join(" AND "),
+        limit.saturating_add(1)
+    ))?;
+    let rows = statement.query_map(params_from_iter(values), read_measurement)?;
+    let mut measurements: Vec<_> = rows.collect::<Result<_, _>>()?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_more = measurements.len() > limit;
+    measurements.truncate(limit);
+    let before = measurements.last().filter(|_| is_more).map(|last| last.id);
+    Ok(Page { measurements, before })
+}
+
+/// Reads stories.
+fn stories(
+    connection: &Connection,
+    token: &str,
+    client: Option<&str>,
+) -> rusqlite::Result<Stories> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT {MEASUREMENT}, handed_token, epoch FROM specification
+         WHERE (token = ?1 OR handed_token = ?1 OR label = ?1)
+         AND (?2 IS NULL OR client = ?2) ORDER BY id DESC LIMIT 100"
+    ))?;
+    let mut steps = connection.prepare(
+        "SELECT at_us, what, detail FROM step WHERE specification = ?1 ORDER BY number",
+    )?;
+    let found = statement.query_map(params![token, client], |row| {
+        let measurement = read_measurement(row)?;
+        let steps = steps.query_map(params![row.get::<_, i64>(0)?], |row| {
+            Ok(Step {
+                at: shown(time(row.get(0)?)),
+                what: row.get(1)?,
+                detail: row.get(2)?,
+            })
+        })?;
+        Ok(Story {
+            measurement,
+            handed_token: row.get(12)?,
+            hand_outs: row.get::<_, i64>(13)?.try_into().unwrap_or(u32::MAX),
+            steps: steps.collect::<Result<_, _>>()?,
+        })
+    })?;
+    let stories = found.collect::<Result<_, _>>()?;
+    let mut statement = connection.prepare(
+        "SELECT at_us, client, token, label, reason FROM refusal
+         WHERE (token = ?1 OR label = ?1) AND (?2 IS NULL OR client = ?2)
+         ORDER BY id DESC LIMIT 100",
+    )?;
+    let refused = statement.query_map(params![token, client], |row| {
+        let client: String = row.get(1)?;
+        Ok(Refused {
+            at: shown(time(row.get(0)?)),
+            client: identity(&client).to_string(),
+            token: row.get(2)?,
+            label: row.get(3)?,
+            reason: row.get(4)?,
+        })
+    })?;
+    Ok(Stories { stories, refused: refused.collect::<Result<_, _>>()? })
+}

@@ -1,0 +1,218 @@
+//! What time takes: leases, deadlines, and what is kept no longer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mplane_runtime::stored::{read_identity, time};
+use rusqlite::{Connection, params};
+
+use super::rows::{LIFE, note, read_life, read_token};
+use super::{Id, Overdue, Store, StoreError, advance};
+use crate::life::{Effect, Event, State};
+
+/// Specifications looked at in one transaction, so that it does not hold up others.
+const AT_ONCE: i64 = 1_000;
+
+/// What is kept how long, and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long results are kept after the end.
+    pub results: Duration,
+    /// How long stories are kept after the end, and what a component does not offer any
+    /// more; no shorter than results.
+    pub stories: Duration,
+    /// How many bytes the results of one client may have, the oldest go first.
+    pub client_bytes: u64,
+    /// How many bytes the results from one component may have, the oldest go first.
+    pub component_bytes: u64,
+}
+
+/// What was not kept any longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Results.
+    pub results: usize,
+    /// Stories.
+    pub stories: usize,
+}
+
+/// Makes the steps that time makes; returns when to look again.
+pub(super) fn expire(
+    connection: &Connection,
+    now: Timestamp,
+) -> rusqlite::Result<(Vec<Overdue>, Option<Timestamp>)> {
+    let mut overdue = Vec::new();
+    for (condition, event) in [
+        ("deadline_us <= ?1 AND settled_us IS NULL", Event::TimeOver),
+        ("lease_us <= ?1", Event::LeaseOver),
+    ] {
+        let mut due = connection.prepare_cached(&format!(
+            "SELECT id, component, token, {LIFE} FROM specification
+             WHERE {condition} LIMIT ?2"
+        ))?;
+        let rows = due.query_map(params![now.as_microsecond(), AT_ONCE], |row| {
+            let (component, token): (String, String) = (row.get(1)?, row.get(2)?);
+            let token = read_token(&token, 2)?;
+            Ok((Id::of(row.get(0)?), component, token, read_life(row, 3)?))
+        })?;
+        for row in rows.collect::<Result<Vec<_>, _>>()? {
+            let (id, component, token, life) = row;
+            let effect = advance(connection, id, life, event, now)?;
+            match effect {
+                Effect::Wake => {
+                    let detail = "the component did not answer the hand-out";
+                    note(connection, id, now, "queued again", Some(detail))?;
+                }
+                Effect::Settle(_) => {
+                    let detail = format!("the component {}", reason(life.state));
+                    note(connection, id, now, "lost", Some(&detail))?;
+                }
+                _ => {}
+            }
+            let Some(component) = read_identity(&component) else { continue };
+            let reason = reason(life.state);
+            overdue.push(Overdue { id, token, component, effect, reason });
+        }
+    }
+    Ok((overdue, next_deadline(connection)?))
+}
+
+/// Says in which way a component has left a specification alone.
+const fn reason(state: State) -> &'static str {
+    match state {
+        State::Queued => "did not fetch the specification",
+        State::Handed { .. } => "fetched the specification and did not answer",
+        State::Receipted | State::Settled(_) => {
+            "promised a result and did not deliver it"
+        }
+    }
+}
+
+/// Returns when the first specification is to be looked at.
+pub(super) fn next_deadline(
+    connection: &Connection,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let next: Option<i64> = connection.query_row(
+        "SELECT min(next) FROM (
+           SELECT min(lease_us) AS next FROM specification WHERE lease_us IS NOT NULL
+           UNION ALL
+           SELECT min(deadline_us) FROM specification
+           WHERE settled_us IS NULL AND deadline_us IS NOT NULL)",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(next.map(time))
+}
+
+impl Store {
+    /// Keeps no longer what has its time behind it, or is more than may be: a part of it.
+    /// Returns how much; nothing means that all is done.
+    pub async fn sweep(
+        &self,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<Swept, StoreError> {
+        let before = |age: Duration| {
+            now.checked_sub(age).map_or(i64::MIN, Timestamp::as_microsecond)
+        };
+        let (results, stories) = (before(retention.results), before(retention.stories));
+        let swept = self.control.call(move |connection| {
+            let old = ids(
+                connection,
+                "SELECT id FROM specification WHERE settled_us <= ?1 AND result_bytes > 0
+                 ORDER BY settled_us LIMIT ?2",
+                results,
+            )?;
+            let mut gone: Vec<(i64, &str)> =
+                old.into_iter().map(|id| (id, "it was kept as long as is set")).collect();
+            for (of, most, why) in [
+                ("client", retention.client_bytes, "its client has more than is kept"),
+                (
+                    "component",
+                    retention.component_bytes,
+                    "its component has more than is kept",
+                ),
+            ] {
+                let over = over_quota(connection, of, most)?;
+                gone.extend(over.into_iter().map(|id| (id, why)));
+            }
+            gone.sort_unstable();
+            gone.dedup_by_key(|(id, _)| *id);
+            for (id, why) in &gone {
+                // A tombstone is left, which can say what became of it.
+                connection
+                    .prepare_cached(
+                        "UPDATE specification SET result_bytes = 0, asked = NULL,
+                         handed = NULL WHERE id = ?1",
+                    )?
+                    .execute(params![id])?;
+                note(
+                    connection,
+                    Id::of(*id),
+                    now,
+                    "result not kept any more",
+                    Some(why),
+                )?;
+            }
+            let forgotten = ids(
+                connection,
+                "SELECT id FROM specification WHERE settled_us <= ?1 LIMIT ?2",
+                stories,
+            )?;
+            for id in &forgotten {
+                connection
+                    .prepare_cached("DELETE FROM specification WHERE id = ?1")?
+                    .execute(params![id])?;
+            }
+            connection
+                .prepare_cached("DELETE FROM capability WHERE until_us <= ?1")?
+                .execute(params![stories])?;
+            connection
+                .prepare_cached("DELETE FROM refusal WHERE at_us <= ?1")?
+                .execute(params![stories])?;
+            let gone: Vec<i64> = gone.into_iter().map(|(id, _)| id).collect();
+            Ok((gone, forgotten))
+        });
+        let (gone, forgotten) = swept.await?;
+        let swept = Swept { results: gone.len(), stories: forgotten.len() };
+        if swept != Swept::default() {
+            self.results
+                .call(move |connection| {
+                    let mut delete = connection
+                        .prepare_cached("DELETE FROM result WHERE specification = ?1")?;
+                    for id in gone.iter().chain(&forgotten) {
+                        delete.execute(params![id])?;
+                    }
+                    Ok(())
+                })
+                .await?;
+        }
+        Ok(swept)
+    }
+}
+
+/// Reads ids.
+fn ids(connection: &Connection, query: &str, at: i64) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare_cached(query)?;
+    statement.query_map(params![at, AT_ONCE], |row| row.get(0))?.collect()
+}
+
+/// Returns the oldest results of those who have more than they may, of a column.
+fn over_quota(
+    connection: &Connection,
+    column: &str,
+    most: u64,
+) -> rusqlite::Result<Vec<i64>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id FROM (
+           SELECT id, sum(result_bytes) OVER (
+             PARTITION BY {column} ORDER BY settled_us DESC, id DESC) AS bytes
+           FROM specification WHERE result_bytes > 0
+           AND {column} IN (
+             SELECT {column} FROM specification WHERE result_bytes > 0
+             GROUP BY {column} HAVING sum(result_bytes) > ?1))
+         WHERE bytes > ?1 LIMIT ?2"
+    ))?;
+    statement.query_map(params![most, AT_ONCE], |row| row.get(0))?.collect()
+}

@@ -1,0 +1,232 @@
+//! What the supervisor tells about itself as JSON: who is there, what is on its way, and the
+//! story of each specification.
+//!
+//! A client is told of its own specifications, and of the components whose capabilities it
+//! may use. Who can read the files of the store is told all by `mplane why` and the like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State};
+use axum::routing::get;
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use mplane::access::{Act, Identity, permit};
+use mplane_runtime::http::Peer;
+use mplane_runtime::http::routes::answer;
+use serde::{Deserialize, Serialize};
+
+use crate::directory::Component;
+use crate::relay::Relay;
+use crate::server::Supervisor;
+use crate::store::{Filter, PAGE, Saved, StoreError, shown};
+
+/// The content type of what is told.
+const JSON: &str = "application/json";
+
+/// Components on one page at most.
+const COMPONENTS: usize = 1_000;
+
+/// Makes the routes.
+pub(crate) fn tell_routes(supervisor: Arc<Supervisor>) -> Router {
+    Router::new()
+        .route("/components", get(components))
+        .route("/measurements", get(measurements))
+        .route("/measurements/{token}", get(stories))
+        .with_state(supervisor)
+}
+
+/// One line of the list of components.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ComponentLine {
+    /// Who it is.
+    pub identity: String,
+    /// `connected`, `silent` or `gone`.
+    pub presence: String,
+    /// Labels, or tokens, of what it offers.
+    pub capabilities: Vec<String>,
+    /// `envelope` or `array`.
+    pub dialect: String,
+    /// What it reads beyond the reference.
+    pub features: String,
+    /// When it was first heard of, UTC.
+    pub first_seen: String,
+    /// When it was last heard of, UTC.
+    pub last_seen: String,
+}
+
+impl ComponentLine {
+    /// Makes the line of a component as it was written down.
+    pub fn of_saved(saved: &Saved, presence: &str) -> Self {
+        let name = |text: &String| {
+            let capability: serde_json::Value = serde_json::from_str(text).ok()?;
+            let name = capability.get("label").or_else(|| capability.get("token"));
+            name.and_then(|name| name.as_str()).map(ToOwned::to_owned)
+        };
+        Self {
+            identity: saved.identity.to_string(),
+            presence: presence.to_owned(),
+            capabilities: saved.capabilities.iter().filter_map(name).collect(),
+            dialect: saved.dialect.word().to_owned(),
+            features: saved.features.to_string(),
+            first_seen: shown(saved.first_seen),
+            last_seen: shown(saved.last_seen),
+        }
+    }
+}
+
+/// A page of a list of components.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ComponentPage {
+    /// The components, by identity.
+    pub components: Vec<ComponentLine>,
+    /// What to ask for next: those after this one; `None` at the end.
+    pub after: Option<String>,
+}
+
+/// What is asked of the list of components.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ComponentQuery {
+    /// Part of the identity.
+    identity: Option<String>,
+    presence: Option<String>,
+    after: Option<String>,
+}
+
+/// What is asked of the list of measurements.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MeasurementQuery {
+    label: Option<String>,
+    state: Option<String>,
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
+/// Tells the components whose capabilities a client may use.
+async fn components(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<ComponentQuery>,
+) -> Response<Body> {
+    if let Err(denied) = permit(&peer.identity, Act::Use) {
+        return refused(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let now = Timestamp::now();
+    let page = list_components(supervisor.relay(), &peer.identity, &query, now);
+    told(&page)
+}
+
+/// Lists components.
+fn list_components(
+    relay: &Relay,
+    client: &Identity,
+    query: &ComponentQuery,
+    now: Timestamp,
+) -> ComponentPage {
+    let permitted: BTreeSet<Identity> = relay.components_for(client);
+    relay.look(|directory| {
+        let expiry = directory.expiry();
+        let line = |identity: &Identity, known: &Component| ComponentLine {
+            identity: identity.to_string(),
+            presence: known.presence(expiry, now).word().to_owned(),
+            capabilities: known
+                .capabilities()
+                .map(|known| {
+                    let token = || known.token().to_string();
+                    known.label().map_or_else(token, ToOwned::to_owned)
+                })
+                .collect(),
+            dialect: known.dialect.word().to_owned(),
+            features: known.features.to_string(),
+            first_seen: shown(known.first_seen),
+            last_seen: shown(known.last_seen),
+        };
+        // Identities as text, whose order is that of pages.
+        let lines: BTreeMap<String, ComponentLine> = directory
+            .components()
+            .filter(|(identity, _)| permitted.contains(*identity))
+            .map(|(identity, known)| (identity.to_string(), line(identity, known)))
+            .collect();
+        let mut lines = lines
+            .into_values()
+            .filter(|line| {
+                query.after.as_ref().is_none_or(|after| line.identity > *after)
+            })
+            .filter(|line| {
+                query.identity.as_ref().is_none_or(|part| line.identity.contains(part))
+            })
+            .filter(|line| query.presence.as_ref().is_none_or(|it| line.presence == *it));
+        let components: Vec<_> = lines.by_ref().take(COMPONENTS).collect();
+        let is_more = lines.next().is_some();
+        let last = components.last().filter(|_| is_more);
+        let after = last.map(|last| last.identity.clone());
+        ComponentPage { components, after }
+    })
+}
+
+/// Tells a client its measurements, the latest first.
+async fn measurements(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<MeasurementQuery>,
+) -> Response<Body> {
+    if let Err(denied) = permit(&peer.identity, Act::Use) {
+        return refused(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let filter = Filter {
+        client: Some(peer.identity),
+        component: None,
+        label: query.label,
+        state: query.state,
+    };
+    let store = supervisor.relay().store();
+    let limit = query.limit.unwrap_or(100).clamp(1, PAGE);
+    match store.measurements(filter, query.before, limit).await {
+        Ok(page) => told(&page),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Tells a client the story of its specifications with a token or label.
+async fn stories(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    Path(token): Path<String>,
+) -> Response<Body> {
+    if let Err(denied) = permit(&peer.identity, Act::Use) {
+        return refused(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let store = supervisor.relay().store();
+    match store.stories(token, Some(peer.identity)).await {
+        Ok(stories) if stories.is_empty() => {
+            let text = "no specification of yours has this token or label, or what is \
+                        known of it is not kept any more";
+            refused(StatusCode::NOT_FOUND, text)
+        }
+        Ok(stories) => told(&stories),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Answers with JSON.
+fn told(what: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec_pretty(what) {
+        Ok(json) => answer(StatusCode::OK, JSON, json),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// Answers that the store does not work.
+fn failed(error: &StoreError) -> Response<Body> {
+    refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+/// Answers with a reason.
+fn refused(status: StatusCode, reason: &str) -> Response<Body> {
+    let text = serde_json::json!({ "error": reason }).to_string();
+    answer(status, JSON, text.into_bytes())
+}
