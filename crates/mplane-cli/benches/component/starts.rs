@@ -118,6 +118,10 @@ fn tell(name: &str, repeats: usize, line: &str) -> [f64; 2] {
     for window in &mut told.windows {
         window.sort_by(f64::total_cmp);
     }
+    if started == 0 {
+        println!("  {repeats} {name}: {} accepted, NONE STARTED", told.accepted);
+        return [f64::INFINITY; 2];
+    }
     let at =
         |percent| Rounds::new(told.windows.iter().map(|late| percentile(late, percent)));
     let (p50, p99) = (at(50.0), at(99.0));
