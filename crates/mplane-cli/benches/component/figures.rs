@@ -26,7 +26,7 @@ impl Rounds {
 impl fmt::Display for Rounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (median, width) = (self.median(), f.width().unwrap_or(0));
-        let decimals = if median < 100.0 { 1 } else { 0 };
+        let decimals = usize::from(median < 100.0);
         write!(f, "{median:width$.decimals$}")?;
         match self.0[..] {
             [least, .., greatest] => {

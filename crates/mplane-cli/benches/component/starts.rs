@@ -191,7 +191,7 @@ async fn run(repeats: usize, is_together: bool, spool: &str) -> Told {
     for reply in replies {
         match reply.await.expect("it does not panic") {
             Message::Exception(exception) => {
-                refused = Some(exception.message().to_owned())
+                refused = Some(exception.message().to_owned());
             }
             _ => accepted += 1,
         }
