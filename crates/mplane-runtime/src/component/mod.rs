@@ -54,8 +54,6 @@ pub struct Component {
     spool: Option<Spool>,
     /// What is to be written down and then done, in order.
     batches: mpsc::UnboundedSender<Batch>,
-    /// Counts deliveries, so that who waits for a result looks again.
-    deliveries: watch::Sender<u64>,
     metrics: ComponentMetrics,
     /// Counts changes of what is offered, or to whom, so that supervisors hear of it.
     offers: watch::Sender<u64>,
@@ -72,6 +70,9 @@ struct State {
     services: BTreeMap<ServiceIndex, Arc<dyn Service>>,
     /// The stop signals of running services.
     running: BTreeMap<JobId, CancellationToken>,
+    /// What tells those who wait for the result of a job that it is there. Each job has
+    /// its own: many may wait, and a result is news to few of them.
+    awaited: BTreeMap<JobId, CancellationToken>,
     /// Whether nothing new is accepted, because the spool is full.
     is_full: bool,
     /// Where results go that are to be posted, by who asked for them.
@@ -123,7 +124,6 @@ impl Component {
             state: Mutex::new(State { exchange, ..State::default() }),
             spool,
             batches,
-            deliveries: watch::Sender::new(0),
             metrics: ComponentMetrics::default(),
             offers: watch::Sender::new(0),
             rescheduled: Notify::new(),
@@ -268,10 +268,18 @@ impl Component {
         // Only one that is new had anything to be written.
         if let Some(job) = reply.pending {
             self.change(|exchange| exchange.take_back(job, now));
+            self.state().awaited.remove(&job);
         }
         let text = format!("this component cannot store what it accepts: {error}");
         let exception = Exception::new(reply.message.token(), text);
         Reply { message: exception.into(), pending: None, withheld: None }
+    }
+
+    /// Returns what is cancelled when the result of a job is there; `None` if it is.
+    fn delivery(&self, job: JobId) -> Option<CancellationToken> {
+        let mut state = self.state();
+        let is_awaited = state.exchange.is_active(job);
+        is_awaited.then(|| state.awaited.entry(job).or_default().clone())
     }
 
     /// Sends results that this peer asked for into a queue, to be posted to it; those too
@@ -439,8 +447,9 @@ impl Component {
                 {
                     state.outboxes.remove(&owner);
                 }
-                drop(state);
-                self.deliveries.send_modify(|count| *count += 1);
+                if let Some(delivery) = state.awaited.remove(&job) {
+                    delivery.cancel();
+                }
             }
         }
     }
@@ -540,24 +549,23 @@ impl Responder for Listening {
         wait: Duration,
     ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
         Box::pin(async move {
-            let mut deliveries = self.0.deliveries.subscribe();
-            let mut reply = self.0.handle(&peer.identity, message, None).await;
-            let Some(token) = reply.pending.and_then(|_| reply.message.token()) else {
+            let reply = self.0.handle(&peer.identity, message, None).await;
+            let (Some(job), Some(token)) = (reply.pending, reply.message.token()) else {
                 return reply.message;
             };
-            let deadline = tokio::time::Instant::now() + wait;
-            while reply.pending.is_some() && !wait.is_zero() {
-                let waited = tokio::time::timeout_at(deadline, deliveries.changed());
-                let stopped = self.0.shutdown.cancelled();
-                tokio::select! {
-                    waited = waited => if !matches!(waited, Ok(Ok(()))) { break },
-                    () = stopped => break,
-                }
-                let redemption =
-                    mplane::message::Redemption::token_only("measure", token.clone());
-                reply = self.0.handle(&peer.identity, redemption.into(), None).await;
+            if wait.is_zero() {
+                return reply.message;
             }
-            reply.message
+            if let Some(delivery) = self.0.delivery(job) {
+                tokio::select! {
+                    () = delivery.cancelled() => {}
+                    // A repeat may have come further.
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.0.shutdown.cancelled() => return reply.message,
+                }
+            }
+            let redemption = mplane::message::Redemption::token_only("measure", token);
+            self.0.handle(&peer.identity, redemption.into(), None).await.message
         })
     }
 

@@ -361,6 +361,12 @@ impl ComponentExchange {
         self.forget_old(now);
     }
 
+    /// Says whether a job waits or runs.
+    pub fn is_active(&self, id: JobId) -> bool {
+        let job = self.jobs.get(&id);
+        job.is_some_and(|job| !matches!(job.state, JobState::Finished { .. }))
+    }
+
     /// Returns the number of jobs that wait or run.
     pub fn active_jobs(&self) -> usize {
         self.jobs.len() - self.finished.len()
