@@ -65,6 +65,10 @@ pub const REGISTRY_DEPTH: usize = 16;
 /// what was accepted is never dropped.
 pub const JOBS: usize = 10_000;
 
+/// Measurements of repeats that run at once in a component, beside the jobs themselves: two
+/// of each, should one take longer than its period.
+pub const MEASUREMENTS: usize = 2 * JOBS;
+
 /// Finished jobs a component keeps for repeated redemption, those of which the owner has
 /// the result go first: as many as may have been accepted at once.
 pub const FINISHED_JOBS: usize = JOBS;
@@ -92,6 +96,10 @@ pub const SCOPE_GRACE_S: i64 = 2;
 /// Results that a repeated measurement keeps, the oldest go first. One a minute makes a
 /// week.
 pub const REPEAT_RESULTS: usize = 10_080;
+
+/// Results that all repeated measurements of a component keep together: with a row each
+/// they take 0.7 kB, 140 MB in all.
+pub const ALL_REPEAT_RESULTS: usize = 200_000;
 
 /// Values in all results that a repeated measurement keeps, the oldest go first, so that
 /// numbers and times of them fit into one message.

@@ -417,7 +417,7 @@ impl Component {
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
             Action::Persist(_) => {}
-            Action::Start { job, service, specification, due, duration } => {
+            Action::Start { job, service, specification, due, duration, .. } => {
                 let stop = self.shutdown.child_token();
                 let mut state = self.state();
                 let service = state.services.get(&service).map(Arc::clone);
@@ -465,15 +465,25 @@ async fn carry_out_all(
     while queue.recv_many(&mut batches, BATCHES).await > 0 {
         let posted: Arc<BTreeSet<_>> =
             Arc::new(component.state().outboxes.keys().cloned().collect());
-        // All are on their way before the first is waited for: one commit takes them.
+        // All are on their way before the first is waited for: one commit takes them. What
+        // need not wait for it starts meanwhile.
         let writes: Vec<_> = batches
             .iter_mut()
-            .map(|batch| match &component.spool {
-                Some(spool) if !batch.records.is_empty() => {
-                    let records = std::mem::take(&mut batch.records);
-                    Some(spool.write(records, Arc::clone(&posted)))
+            .map(|batch| {
+                let is_free = |action: &mut Action| {
+                    matches!(action, Action::Start { is_after_record: false, .. })
+                };
+                let write = match &component.spool {
+                    Some(spool) if !batch.records.is_empty() => {
+                        let records = std::mem::take(&mut batch.records);
+                        Some(spool.write(records, Arc::clone(&posted)))
+                    }
+                    _ => None,
+                };
+                for action in batch.actions.extract_if(.., is_free) {
+                    component.carry_out(action);
                 }
-                _ => None,
+                write
             })
             .collect();
         for (Batch { receipt, actions, done, .. }, write) in batches.drain(..).zip(writes)

@@ -144,6 +144,9 @@ impl ComponentExchange {
         finished: Timestamp,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let JobState::Repeating(repetition) = &job.state {
+            self.repeat_results -= repetition.len();
+        }
         let values = message.value_count();
         job.state =
             JobState::Finished { message: Box::new(message.clone()), is_delivered };

@@ -41,6 +41,9 @@ use repetition::Repetition;
 /// How long after the end of its scope a service may still run.
 const SCOPE_GRACE: SignedDuration = SignedDuration::from_secs(limits::SCOPE_GRACE_S);
 
+/// Jobs looked at in one go when their time has come.
+const DUE_AT_ONCE: usize = 32;
+
 /// A component, without its services: those are the driver's.
 #[derive(Debug, Default)]
 pub struct ComponentExchange {
@@ -57,8 +60,13 @@ pub struct ComponentExchange {
     /// Why nothing new is accepted; `None` if it is.
     full: Option<String>,
     jobs: BTreeMap<JobId, Job>,
-    /// Tokens are names between two peers, never global.
-    by_token: BTreeMap<(Identity, Token), JobId>,
+    /// Tokens are names between two peers, never global. They come first because they
+    /// differ, and identities mostly do not.
+    by_token: BTreeMap<(Token, Identity), JobId>,
+    /// How many jobs are measurements of repeats.
+    measurements: usize,
+    /// How many results all repeats keep together.
+    repeat_results: usize,
     /// When a job starts or its scope ends, UTC.
     deadlines: BTreeSet<(Timestamp, JobId)>,
     places: Places,
@@ -171,6 +179,9 @@ pub enum Action {
         due: Timestamp,
         /// How long the temporal scope lasts from now on; `None` without end.
         duration: Option<Duration>,
+        /// Whether it must be written down before. A measurement of a repeat need not: none
+        /// is repeated after a restart, and it is to start when it is due.
+        is_after_record: bool,
     },
     /// Stop the service; it still reports what it has.
     Stop {
@@ -247,7 +258,7 @@ impl ComponentExchange {
             }
             Message::Interrupt(interrupt) => {
                 let token = interrupt.token();
-                if let Some(job) = self.by_token.get(&(from.clone(), token.clone()))
+                if let Some(job) = self.by_token.get(&(token.clone(), from.clone()))
                     && self.permit_job(from, *job).is_ok()
                 {
                     self.stop(*job, now);
@@ -299,8 +310,8 @@ impl ComponentExchange {
                 self.remove(id);
                 self.free_place(id, now);
                 let Some(repetition) = self.repetition(parent) else { return };
-                let dropped = repetition.ended(id, message);
-                self.forget_measurements(dropped);
+                repetition.ended(id);
+                self.keep_result(parent, Some(id), message);
                 self.conclude_if_over(parent, now);
             }
         }
@@ -338,11 +349,14 @@ impl ComponentExchange {
     }
 
     /// Starts jobs whose time has come, and stops those that have not ended with their
-    /// scope.
+    /// scope: some of them, so that the first need not wait for the last. The timeout of the
+    /// others has passed then.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now
-        {
+        for _ in 0..DUE_AT_ONCE {
+            let Some(&(deadline, id)) = self.deadlines.first() else { break };
+            if deadline > now {
+                break;
+            }
             self.deadlines.pop_first();
             match self.jobs.get(&id).map(|job| &job.state) {
                 Some(JobState::Waiting) => self.start(id, deadline, now),
@@ -386,7 +400,7 @@ impl ComponentExchange {
             // The same specification, sent again, asks for another measurement.
             None => fresh,
         };
-        if self.by_token.contains_key(&(from.clone(), token.clone())) {
+        if self.by_token.contains_key(&(token.clone(), from.clone())) {
             return self.state_of(from, &token, now);
         }
         specification.set_token(Some(token.clone()));
@@ -415,12 +429,13 @@ impl ComponentExchange {
                 ),
             );
         };
-        if self.active_jobs() >= limits::JOBS {
+        // Measurements of repeats have a limit of their own: repeats must have room to measure.
+        let held = self.active_jobs() - self.measurements;
+        if held >= limits::JOBS {
             return Reply::exception(
                 Some(token),
                 format!(
-                    "this component holds {} jobs, as many as it takes; try again later",
-                    self.active_jobs()
+                    "this component holds {held} jobs, as many as it takes; try again later"
                 ),
             );
         }
@@ -454,7 +469,7 @@ impl ComponentExchange {
             parent: None,
         };
         let id = self.add(job);
-        self.by_token.insert((from.clone(), token.clone()), id);
+        self.by_token.insert((token.clone(), from.clone()), id);
         self.persist(Record::Accepted {
             job: id,
             parent: None,
@@ -477,8 +492,14 @@ impl ComponentExchange {
     fn add(&mut self, job: Job) -> JobId {
         self.last_job += 1;
         let id = JobId(self.last_job);
-        self.jobs.insert(id, job);
+        self.insert(id, job);
         id
+    }
+
+    /// Inserts a job under a name.
+    fn insert(&mut self, id: JobId, job: Job) {
+        self.measurements += usize::from(job.parent.is_some());
+        self.jobs.insert(id, job);
     }
 
     /// Sets when a job is next looked at.
@@ -525,6 +546,7 @@ impl ComponentExchange {
             specification: Box::new(job.specification.clone()),
             due,
             duration,
+            is_after_record: job.parent.is_none(),
         };
         self.persist(Record::Started { job: id, started: now });
         self.actions.push_back(start);
@@ -558,7 +580,7 @@ impl ComponentExchange {
 
     /// Answers with what there is: the result, the results so far, or a receipt.
     fn state_of(&mut self, from: &Identity, token: &Token, now: Timestamp) -> Reply {
-        let job = self.by_token.get(&(from.clone(), token.clone())).copied();
+        let job = self.by_token.get(&(token.clone(), from.clone())).copied();
         if let Some(id) = job
             && let Err(withheld) = self.permit_job(from, id)
         {
@@ -600,12 +622,16 @@ impl ComponentExchange {
     fn remove(&mut self, id: JobId) {
         let Some(job) = self.jobs.remove(&id) else { return };
         self.finished.remove(id);
+        self.measurements -= usize::from(job.parent.is_some());
+        if let JobState::Repeating(repetition) = &job.state {
+            self.repeat_results -= repetition.len();
+        }
         if let Some(deadline) = job.deadline {
             self.deadlines.remove(&(deadline, id));
         }
         // The measurements of a repeat have the token of the whole.
         if job.parent.is_none() {
-            self.by_token.remove(&(job.owner, job.specification.token()));
+            self.by_token.remove(&(job.specification.token(), job.owner));
         }
     }
 }

@@ -75,8 +75,7 @@ impl ComponentExchange {
                 if let Some(repetition) = self.repetition(id) {
                     repetition.stop();
                     let exception = Exception::new(token, withdrawn(gone));
-                    let dropped = repetition.keep(None, exception.into());
-                    self.forget_measurements(dropped);
+                    self.keep_result(id, None, exception.into());
                     self.look_again(id, None);
                     self.conclude_if_over(id, now);
                 }

@@ -102,30 +102,40 @@ impl Repetition {
         self.running.insert(measurement);
     }
 
-    /// Takes note of what a measurement has yielded; returns those that are dropped for
-    /// it.
-    pub(super) fn ended(&mut self, measurement: JobId, message: Message) -> Vec<JobId> {
+    /// Takes note that a measurement does not run any more.
+    pub(super) fn ended(&mut self, measurement: JobId) {
         self.running.remove(&measurement);
-        self.keep(Some(measurement), message)
+    }
+
+    /// Returns the number of results and exceptions kept.
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Drops the oldest result, unless it is the only one; says whether it did.
+    fn drop_oldest(&mut self, dropped: &mut Vec<JobId>) -> bool {
+        if self.kept.len() < 2 {
+            return false;
+        }
+        if let Some((measurement, message)) = self.kept.pop_front() {
+            self.kept_values -= message.value_count();
+            dropped.extend(measurement);
+        }
+        true
     }
 
     /// Keeps a result or exception; returns the measurements that are dropped for it.
-    pub(super) fn keep(
-        &mut self,
-        measurement: Option<JobId>,
-        message: Message,
-    ) -> Vec<JobId> {
+    fn keep(&mut self, measurement: Option<JobId>, message: Message) -> Vec<JobId> {
         self.kept_values += message.value_count();
         self.kept.push_back((measurement, message));
         let mut dropped = Vec::new();
-        while (self.kept.len() > self.max_results
-            || self.kept_values > limits::REPEAT_VALUES)
-            // The latest result stays, of whatever size.
-            && self.kept.len() > 1
-            && let Some((measurement, message)) = self.kept.pop_front()
+        while self.kept.len() > self.max_results
+            || self.kept_values > limits::REPEAT_VALUES
         {
-            self.kept_values -= message.value_count();
-            dropped.extend(measurement);
+            // The latest result stays, of whatever size.
+            if !self.drop_oldest(&mut dropped) {
+                break;
+            }
         }
         dropped
     }
@@ -231,16 +241,12 @@ impl ComponentExchange {
         while let Some(repetition) = self.repetition(id)
             && let Some(scope) = repetition.take_due(now)
         {
-            if self.active_jobs() >= limits::JOBS {
+            if self.measurements >= limits::MEASUREMENTS {
                 // What the component has no room for is reported, not forgotten.
                 let word = "not started: this component holds as many jobs as it takes";
                 let Some(job) = self.jobs.get(&id) else { return };
                 let token = Some(job.specification.token());
-                if let Some(repetition) = self.repetition(id) {
-                    let dropped =
-                        repetition.keep(None, Exception::new(token, word).into());
-                    self.forget_measurements(dropped);
-                }
+                self.keep_result(id, None, Exception::new(token, word).into());
                 continue;
             }
             let Some(job) = self.jobs.get(&id) else { return };
@@ -289,6 +295,26 @@ impl ComponentExchange {
             let message = repetition.conclusion(&job.specification, now);
             self.finish(id, message, now);
         }
+    }
+
+    /// Keeps a result or exception of a repeat. If all repeats together keep too many, it is
+    /// at the cost of its own oldest one.
+    pub(super) fn keep_result(
+        &mut self,
+        parent: JobId,
+        measurement: Option<JobId>,
+        message: Message,
+    ) {
+        let total = self.repeat_results;
+        let Some(repetition) = self.repetition(parent) else { return };
+        let before = repetition.len();
+        let mut dropped = repetition.keep(measurement, message);
+        let mut now = total - before + repetition.len();
+        while now > limits::ALL_REPEAT_RESULTS && repetition.drop_oldest(&mut dropped) {
+            now -= 1;
+        }
+        self.repeat_results = now;
+        self.forget_measurements(dropped);
     }
 
     /// Forgets measurements of a repeat, whose results are not kept any more.

@@ -44,10 +44,7 @@ impl ComponentExchange {
         if let Some(parent) = parent
             && let Some(message) = saved.finished
         {
-            if let Some(repetition) = self.repetition(parent) {
-                let dropped = repetition.keep(Some(id), message);
-                self.forget_measurements(dropped);
-            }
+            self.keep_result(parent, Some(id), message);
             return;
         }
         let token = specification.token();
@@ -79,9 +76,9 @@ impl ComponentExchange {
             deadline: None,
             parent,
         };
-        self.jobs.insert(id, job);
+        self.insert(id, job);
         if parent.is_none() {
-            self.by_token.insert((owner, token.clone()), id);
+            self.by_token.insert((token.clone(), owner), id);
         } else if let Some(repetition) = parent.and_then(|parent| self.repetition(parent))
         {
             repetition.started(id);

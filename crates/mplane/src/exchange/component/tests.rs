@@ -224,7 +224,7 @@ fn the_values_of_finished_jobs_are_bounded() {
         component.job_ended(job, measured_rows(&specification, rows), time(NOON));
         assert_eq!(component.finished.values, 2 * rows);
     }
-    let tokens: Vec<_> = component.by_token.keys().map(|(_, token)| token).collect();
+    let tokens: Vec<_> = component.by_token.keys().map(|(token, _)| token).collect();
     assert_eq!(tokens.len(), 1);
     assert_eq!(tokens[0].as_str(), "second");
     let forgotten = std::iter::from_fn(|| component.poll_action())
@@ -366,6 +366,37 @@ fn a_repeat_runs_an_hour_every_second_without_drift() {
         component.handle_timeout(due + Duration::from_micros(700));
     }
     assert_eq!(runs, 3601, "both ends included");
+}
+
+#[test]
+fn as_many_repeats_as_it_takes_have_room_to_measure() {
+    let (mut component, mut specification) = component();
+    specification
+        .set_when("repeat now ... future / 1s { now + 0s / 1s }".parse().unwrap());
+    let mut now = time(NOON);
+    for number in 0..limits::JOBS {
+        specification.set_token(Some(number.to_string().parse().unwrap()));
+        let message = specification.clone().into();
+        let reply = component.handle(&client("a"), message, fresh(1), now);
+        assert!(matches!(reply.message, Message::Receipt(_)), "{number}: {reply:?}");
+    }
+    let mut started = 0;
+    for _ in 0..2 {
+        while component.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            component.handle_timeout(now);
+        }
+        while let Some(action) = component.poll_action() {
+            if let Action::Start { job, is_after_record, .. } = action {
+                assert!(!is_after_record);
+                started += 1;
+                component.job_ended(job, measured(&specification), now);
+            }
+        }
+        now += Duration::from_secs(1);
+    }
+    assert_eq!(started, 2 * limits::JOBS);
+    assert_eq!(component.repeat_results, 2 * limits::JOBS);
+    assert_eq!(component.measurements, 0);
 }
 
 #[test]
