@@ -81,14 +81,20 @@ async fn serve(
     let identity = discover(supervisor.relay(), callee, &mut known).await?;
     *pause = PAUSE;
     let running = TaskTracker::new();
-    // What was promised before a restart is still to be redeemed.
-    for text in supervisor.relay().store().outstanding(&identity).await? {
+    // What was promised before a restart is still to be redeemed, and what was handed out and
+    // not answered may not have arrived.
+    let outstanding = supervisor.relay().store().outstanding(&identity).await?;
+    for (text, is_promised) in outstanding {
         let read = json::decode(text.as_bytes(), supervisor.relay().registries());
         if let Ok(Message::Specification(handed)) = read {
             let (supervisor, client) = (Arc::clone(supervisor), Arc::clone(&client));
             let (identity, token) = (identity.clone(), handed.token());
             running.spawn(async move {
-                redeem(&supervisor, &client, &identity, token).await;
+                if is_promised {
+                    redeem(&supervisor, &client, &identity, token).await;
+                } else {
+                    carry(&supervisor, &client, &identity, handed.into()).await;
+                }
             });
         }
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use crate::domain::{Domain, MPLANE, MPSUP, address_in, check_result, daemon, measure};
+use crate::domain::{
+    Domain, MPCOM, MPLANE, MPSUP, TCP, address_in, check_result, daemon, measure,
+};
 use crate::support::{Finished, Program, Stream, command, run};
 
 /// Starts a supervisor with a store at an address; returns it with its configuration.
@@ -125,4 +127,47 @@ fn a_backup_is_made_while_a_supervisor_works_and_can_be_started_from() {
     let (_second, _, config) = supervisor(&domain, "127.0.0.1:0");
     let story = tool(&["why", "tcp-connect-ip4-0"], &config).expect(0).out;
     assert!(story.contains("it is now done: there is a result"), "{story}");
+}
+
+#[test]
+fn a_supervisor_calls_a_component_that_only_listens() {
+    let domain = Domain::new();
+    let section = format!("[component.listener]\naddress = \"127.0.0.1:0\"\n\n{TCP}");
+    let config = domain.configure("component.toml", "com-1", &section);
+    let mut component = Program::start(daemon(MPCOM, &config));
+    let listening =
+        address_in(&component.wait_for(Stream::Err, &["\"offers services\""]));
+    let section = format!(
+        "[supervisor]\ndata = \"store\"\n\n[supervisor.listener]\naddress = \
+         \"127.0.0.1:0\"\n\n[[supervisor.component]]\nurl = \"https://{listening}/\"\n"
+    );
+    let config = domain.configure("supervisor.toml", "sup-1", &section);
+    let mut supervisor = Program::start(daemon(MPSUP, &config));
+    let address = address_in(&supervisor.wait_for(Stream::Err, &["\"supervises\""]));
+    supervisor.wait_for(Stream::Err, &["\"registered\"", "Test.Components.com-1"]);
+    let port = listening.port();
+    let commands = format!("{}; wait", measure(port, "now + 2s / 1s"));
+    let output = domain.shell(address, &commands).expect(0);
+    check_result(&output);
+    assert!(
+        output.err.contains("Test.Components.com-1"),
+        "who has measured: {output:#?}"
+    );
+    // An interrupt reaches it too, and what is measured until then comes back.
+    let commands =
+        format!("{}; stopmeas tcp-connect-ip4-0; wait", measure(port, "now + 1h / 1s"));
+    check_result(&domain.shell(address, &commands).expect(0));
+
+    // What was promised before a restart is redeemed after it.
+    let mut shell = domain.shell_of("cli-1", address);
+    shell.args(["-c", &format!("{}; wait", measure(port, "now + 4s / 1s"))]);
+    let mut shell = Program::start(shell);
+    shell.wait_for(Stream::Err, &["Receipt tcp-connect-ip4-0"]);
+    supervisor.wait_for_nth(Stream::Err, &["handed out"], 3);
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.finish();
+    let again = section.replace("127.0.0.1:0", &address.to_string());
+    let config = domain.configure("supervisor.toml", "sup-1", &again);
+    let _supervisor = Program::start(daemon(MPSUP, &config));
+    check_result(&shell.finish().expect(0));
 }

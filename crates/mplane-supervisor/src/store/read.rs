@@ -232,19 +232,21 @@ impl Archive {
         Ok(self.control.read(components).await?)
     }
 
-    /// Returns the specifications that a component has and has not answered for good, as
-    /// JSON.
+    /// Returns the specifications that a component was handed and has not answered for good,
+    /// as JSON, and whether it has promised a result.
     pub async fn outstanding(
         &self,
         component: &Identity,
-    ) -> Result<Vec<String>, StoreError> {
+    ) -> Result<Vec<(String, bool)>, StoreError> {
         let component = identity_text(component);
         let read = self.control.read(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT handed FROM specification WHERE component = ?1
+                "SELECT handed, state = 'promised' FROM specification WHERE component = ?1
                  AND state IN ('handed', 'promised') AND handed IS NOT NULL",
             )?;
-            statement.query_map(params![component], |row| row.get(0))?.collect()
+            let rows = statement
+                .query_map(params![component], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
         });
         Ok(read.await?)
     }
