@@ -32,6 +32,7 @@ fn compatibility_names_tests_that_exist_for_every_feature() {
         "crates/mplane/src",
         "crates/mplane-cli/tests",
         "crates/mplane-runtime/src",
+        "crates/mplane-supervisor/src",
         "crates/mplane-testbed/tests",
     ] {
         functions(&root().join(name), &mut names);
@@ -52,5 +53,5 @@ fn compatibility_names_tests_that_exist_for_every_feature() {
             assert!(names.contains(*test), "{id}: no test is called {test}");
         }
     }
-    assert_eq!(features, 104);
+    assert_eq!(features, 109);
 }
