@@ -76,8 +76,8 @@ pub(super) fn scene(domain: &Domain, reference: Option<&Reference>) {
         (10_000, SPREAD, true),
         (10_000, TOGETHER, false),
         // Repeats and their measurements are jobs; there may be so many.
-        (limits::JOBS / 2, TOGETHER, false),
-        (limits::JOBS / 2, TOGETHER, true),
+        (limits::JOBS, TOGETHER, false),
+        (limits::JOBS, TOGETHER, true),
         (1_000, TOGETHER, false),
         (1_000, TOGETHER, true),
     ] {
