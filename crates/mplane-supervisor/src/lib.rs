@@ -7,6 +7,7 @@
 
 pub mod caller;
 pub mod directory;
+mod fan_out;
 pub mod life;
 pub mod metrics;
 pub mod relay;

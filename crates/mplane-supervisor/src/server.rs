@@ -74,7 +74,8 @@ impl Supervisor {
     ) -> Result<Arc<Self>, OpenRelayError> {
         let known = registries.clone();
         let (expiry, queue) = (settings.expiry, settings.queue);
-        let relay = Relay::new(store, known, policy, expiry, queue).await?;
+        let relay =
+            Relay::new(store, known, policy, expiry, queue, Timestamp::now()).await?;
         let settings = Mutex::new(settings);
         let supervisor = Arc::new(Self { registries, relay, settings, shutdown });
         tokio::spawn(keep_time(Arc::clone(&supervisor)));

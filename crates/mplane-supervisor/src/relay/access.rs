@@ -10,6 +10,7 @@ use mplane::message::{Capability, Specification};
 
 use super::{Relay, Reply, Shared, exception};
 use crate::directory::ChooseError;
+use crate::store::Known;
 
 /// The answer to a specification that fits nothing which the client may use.
 const NOTHING_PERMITTED: &str = "no capability that you may use here has these parameters \
@@ -26,6 +27,20 @@ impl Relay {
     pub fn set_limits(&self, expiry: SignedDuration, queue: u64) {
         self.shared().directory.set_expiry(expiry);
         self.queue.store(queue, Ordering::Relaxed);
+    }
+
+    /// Says whether a client may still use the capability of a specification. One for many
+    /// components is of none of them.
+    pub(super) fn permit_known(
+        &self,
+        client: &Identity,
+        known: &Known,
+    ) -> Result<(), Withheld> {
+        let shared = self.shared();
+        if known.is_whole {
+            return shared.policy.permit(client, &known.capability);
+        }
+        shared.permit(client, &known.component, &known.capability)
     }
 
     /// Returns what a client may use, by component.

@@ -6,6 +6,7 @@
 mod access;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use mplane::when::When;
 use tracing::{info, warn};
 
 use crate::directory::{Dialect, Directory, Presence, RegisterError};
+use crate::fan_out;
 use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{
     EndLabel, PresenceLabel, RefusedLabel, RefusedReason, SupervisorMetrics,
@@ -121,6 +123,7 @@ impl Relay {
         policy: Policy,
         expiry: SignedDuration,
         queue: u64,
+        now: Timestamp,
     ) -> Result<Self, OpenRelayError> {
         let mut shared = Shared { policy, ..Shared::default() };
         shared.directory.set_expiry(expiry);
@@ -147,7 +150,7 @@ impl Relay {
         }
         shared.deadline = store.next_deadline().await?;
         info!(components = shared.directory.len(), "goes on with what is in the store");
-        Ok(Self {
+        let relay = Self {
             store,
             registries,
             ri: Registries::ri(),
@@ -156,7 +159,10 @@ impl Relay {
             queue: AtomicU64::new(queue),
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
-        })
+        };
+        // Those whose last part ended just before the end.
+        relay.complete(None, now).await?;
+        Ok(relay)
     }
 
     /// Says whether the store worked when it was last written to; if not, why.
@@ -365,7 +371,7 @@ impl Relay {
         let message = self.to_client(&reported, from, message);
         let stepped = self.store.delivered(&reported, end, &message, now).await?;
         match stepped.effect {
-            Effect::Settle(end) => self.settled(stepped.id, end),
+            Effect::Settle(end) => self.settled(stepped.id, end, now).await?,
             Effect::Progress => self.redeeming.wake(&stepped.id),
             Effect::TooLate => {
                 self.metrics.too_late.inc();
@@ -386,7 +392,9 @@ impl Relay {
         let shared = self.shared();
         let offers = shared.directory.offers(&shared.may(client), now);
         drop(shared);
+        let wholes = fan_out::capabilities(&offers, &self.registries);
         let mut shown: Vec<_> = offers.into_iter().map(|offer| offer.shown).collect();
+        shown.extend(wholes);
         shown.retain(|capability| features.can_read(capability));
         shown
     }
@@ -438,17 +446,38 @@ impl Relay {
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
         if let Some(Told::Pending(known, _)) = self.store.told(from, token).await?
-            && self.shared().permit(from, &known.component, &known.capability).is_ok()
+            && self.permit_known(from, &known).is_ok()
         {
+            let parts = if known.is_whole {
+                self.store.parts(known.id).await?
+            } else {
+                vec![(known.id, known.component, false)]
+            };
             let word = "interrupted before the component fetched it";
             let word = Exception::new(Some(token.clone()), word).into();
-            match self.store.interrupted(known.id, &word, now).await?.map(|s| s.effect) {
-                Some(Effect::Wake) => self.wake(&known.component),
-                Some(Effect::Settle(end)) => self.settled(known.id, end),
-                _ => {}
+            for (id, component, is_settled) in parts {
+                if is_settled {
+                    continue;
+                }
+                match self.store.interrupted(id, &word, now).await?.map(|it| it.effect) {
+                    Some(Effect::Wake) => self.wake(&component),
+                    Some(Effect::Settle(end)) => self.settled(id, end, now).await?,
+                    _ => {}
+                }
             }
         }
         self.state_of(from, token, now).await
+    }
+
+    /// Returns how many specifications may wait for one component.
+    fn queue(&self) -> u64 {
+        self.queue.load(Ordering::Relaxed)
+    }
+
+    /// Has it looked at the deadlines before a time.
+    fn look_before(&self, deadline: Option<Timestamp>) {
+        let mut shared = self.shared();
+        shared.deadline = shared.deadline.into_iter().chain(deadline).min();
     }
 
     /// Returns when to call [`handle_timeout`](Self::handle_timeout), UTC.
@@ -485,7 +514,7 @@ impl Relay {
                     );
                     let word = Exception::new(Some(overdue.token), text).into();
                     self.store.keep(overdue.id, &word, now).await?;
-                    self.settled(overdue.id, end);
+                    self.settled(overdue.id, end, now).await?;
                 }
                 _ => {}
             }
@@ -520,10 +549,15 @@ impl Relay {
         }
     }
 
-    /// Tells who waits that a specification has ended.
-    fn settled(&self, id: Id, end: End) {
+    /// Tells who waits that a specification has ended. If it was the last part of one for
+    /// many components, that has ended too.
+    async fn settled(&self, id: Id, end: End, now: Timestamp) -> Result<(), StoreError> {
         self.metrics.settled.get_or_create(&EndLabel { end: end.word() }).inc();
         self.redeeming.wake(&id);
+        match self.store.parent(id).await? {
+            Some(whole) => self.complete(Some(whole), now).await,
+            None => Ok(()),
+        }
     }
 
     /// Has a component fetch what is queued for it.
@@ -559,6 +593,10 @@ impl Relay {
             None => fresh,
         };
         asked.set_token(Some(token.clone()));
+        if let Some(label) = fan_out::base_label(asked.label().unwrap_or_default()) {
+            let label = label.to_owned();
+            return self.accept_whole(from, asked, &label, now).await;
+        }
         let chosen = {
             let shared = self.shared();
             let may = shared.may(from);
@@ -603,7 +641,7 @@ impl Relay {
             asked: asked.clone().into(),
             handed: handed.into(),
             deadline,
-            queue: self.queue.load(Ordering::Relaxed),
+            queue: self.queue(),
         };
         let started = Instant::now();
         let accepted = self.store.accept(new, now).await?;
@@ -614,7 +652,7 @@ impl Relay {
                 let text = format!(
                     "{} specifications wait for component {}, as many as are kept; try \
                      again later",
-                    self.queue.load(Ordering::Relaxed),
+                    self.queue(),
                     choice.component
                 );
                 let (refused, reason) = (exception(token, text), RefusedReason::queue);
@@ -668,8 +706,7 @@ impl Relay {
             return Ok(exception(token.clone(), text));
         };
         let (Told::Pending(known, _) | Told::Ended(known, _)) = &told;
-        let permitted = self.shared().permit(from, &known.component, &known.capability);
-        if let Err(withheld) = permitted {
+        if let Err(withheld) = self.permit_known(from, known) {
             let text = format!(
                 "you may not use the capability of the specification with token {token} \
                  any more"

@@ -53,7 +53,7 @@ async fn open(folder: &tempfile::TempDir) -> Relay {
         }
     };
     let (registries, policy) = (Registries::embedded(), Policy::default());
-    Relay::new(store, registries, policy, SignedDuration::from_mins(10), QUEUE)
+    Relay::new(store, registries, policy, SignedDuration::from_mins(10), QUEUE, noon())
         .await
         .unwrap()
 }
@@ -194,7 +194,7 @@ async fn equal_labels_are_told_apart_by_component() {
     let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]).await;
     let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
-    assert_eq!(labels, ["ping@a", "ping@b"]);
+    assert_eq!(labels, ["ping@a", "ping@b", "ping@*"]);
     assert_ne!(shown[0].token(), shown[1].token());
     bench.ask("me", asked("ping@b-0", "now + 5s / 1s")).await;
     assert!(bench.fetch("a").await.is_empty());
@@ -211,7 +211,8 @@ async fn equal_common_names_are_told_apart_by_the_whole_identity() {
     bench.register(&other, ping("10.0.0.1")).await;
     let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
-    assert_eq!(labels, ["ping@Demo.Components.a", "ping@Elsewhere.Components.a"]);
+    let whole = ["ping@Demo.Components.a", "ping@Elsewhere.Components.a", "ping@*"];
+    assert_eq!(labels, whole);
 }
 
 #[tokio::test]
@@ -465,7 +466,7 @@ async fn a_restart_forgets_nothing() {
 
     let mut bench = bench.restart().await;
     let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
-    assert_eq!(shown.len(), 2, "nobody has to register again");
+    assert_eq!(shown.len(), 3, "nobody has to register again");
     let (done, promised) = (done.unwrap(), promised.unwrap());
     assert!(matches!(bench.redeem("me", &done).await, Message::Result(_)));
     assert!(matches!(bench.redeem("me", &promised).await, Message::Receipt(_)));
@@ -627,4 +628,96 @@ async fn components_that_let_the_supervisor_say_when_come_spread_over_time() {
     assert_eq!(seconds.len(), 5, "{seconds:?}");
     bench.register(&probe("other"), ping("10.0.0.1")).await;
     assert_eq!(bench.relay.callback(&probe("other"), noon()), None);
+}
+
+/// What a client sends to all components that are called so.
+fn asked_all(bench: &Bench, called: &str, when: &str) -> Specification {
+    let shown = bench.relay.capabilities(&client("me"), Features::OURS, noon());
+    let all = shown.iter().find(|known| known.label() == Some("ping@*"));
+    let mut specification = Specification::of(all.expect("it is offered"));
+    specification.set_parameter("component.identity", called).unwrap();
+    specification.set_parameter("destination.ip4", "10.0.0.9").unwrap();
+    specification.set_label(Some("ping@*-0".into()));
+    specification.set_when(when.parse().unwrap());
+    specification
+}
+
+#[tokio::test]
+async fn all_components_are_asked_at_once_and_answer_as_one() {
+    let probes = [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")];
+    let mut bench = Bench::with(&probes).await;
+    let asked = asked_all(&bench, "all", "now + 5s / 1s");
+    assert!(asked.find_parameter("source.ip4").is_none(), "each has its own");
+    let reply = bench.ask("me", asked).await;
+    assert!(reply.pending.is_some(), "{reply:?}");
+    let token = reply.message.token().unwrap();
+    for (name, source) in probes {
+        let handed = bench.fetch_specification(name).await;
+        assert_eq!(handed.value("source.ip4").unwrap().to_string(), source);
+        assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
+        if name == "c" {
+            let failed = Exception::new(Some(handed.token()), "no route");
+            bench.report(name, failed).await.unwrap();
+        } else {
+            bench.report(name, result_of(&handed)).await.unwrap();
+        }
+    }
+    let Message::Result(result) = bench.redeem("me", &token).await else {
+        panic!("all have answered")
+    };
+    assert_eq!(result.label(), Some("ping@*-0"));
+    let who: Vec<_> = result
+        .table()
+        .iter()
+        .map(|row| row.value("component.identity").unwrap().to_string())
+        .collect();
+    assert_eq!(who, ["Demo.Components.a", "Demo.Components.b"]);
+    assert_eq!(
+        result.find_metadata("measurement.incomplete").unwrap().to_string(),
+        "1 of 3 components: Demo.Components.c: no route"
+    );
+}
+
+#[tokio::test]
+async fn components_are_selected_by_pattern_and_end_with_their_deadline() {
+    let mut bench = Bench::with(&[("a1", "10.0.0.1"), ("a2", "10.0.0.2")]).await;
+    bench.register(&probe("b1"), ping("10.0.0.3")).await;
+    let nobody = bench.ask("me", asked_all(&bench, "*.z*", "now + 5s / 1s")).await;
+    assert!(nobody.pending.is_none(), "{nobody:?}");
+    let asked = asked_all(&bench, "*.a*", "now + 5s / 1s");
+    let token = bench.ask("me", asked).await.message.token().unwrap();
+    assert!(bench.fetch("b1").await.is_empty());
+    let handed = bench.fetch_specification("a1").await;
+    bench.report("a1", result_of(&handed)).await.unwrap();
+    let bench = bench.restart().await;
+    let deadline = "2026-06-01T12:01:05Z".parse().unwrap();
+    bench.relay.handle_timeout(deadline).await.unwrap();
+    let mut bench = bench;
+    let Message::Result(result) = bench.redeem("me", &token).await else {
+        panic!("what is there is the result")
+    };
+    assert_eq!(result.table().rows(), 1);
+    let incomplete = result.find_metadata("measurement.incomplete").unwrap().to_string();
+    assert!(incomplete.contains("a2: lost: component"), "{incomplete}");
+}
+
+#[tokio::test]
+async fn an_interrupt_reaches_all_components_that_were_asked() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]).await;
+    let asked = asked_all(&bench, "all", "now ... future / 1s");
+    let token = bench.ask("me", asked).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
+    let interrupt = Interrupt::token_only("measure", token.clone());
+    assert!(bench.ask("me", interrupt).await.pending.is_some());
+    assert!(bench.fetch("b").await.is_empty(), "it had not fetched it");
+    let fetched = bench.fetch("a").await;
+    assert!(matches!(fetched.as_slice(), [Message::Interrupt(_)]), "{fetched:?}");
+    bench.report("a", result_of(&handed)).await.unwrap();
+    let Message::Result(result) = bench.redeem("me", &token).await else {
+        panic!("it has ended")
+    };
+    assert_eq!(result.table().rows(), 1);
+    let repeat = asked_all(&bench, "all", "repeat now + 1h / 1m { now + 5s / 1s }");
+    let refused = bench.ask("me", repeat).await;
+    assert!(refused.pending.is_none(), "{refused:?}");
 }

@@ -45,8 +45,13 @@ CREATE TABLE specification (
   lease_us INTEGER,
   settled_us INTEGER,
   redeemed_us INTEGER,
-  result_bytes INTEGER NOT NULL DEFAULT 0
+  result_bytes INTEGER NOT NULL DEFAULT 0,
+  -- One for many components, of which this is a part; and whether it is such a one.
+  parent INTEGER REFERENCES specification (id) ON DELETE CASCADE,
+  is_parent INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+CREATE INDEX specification_part ON specification (parent) WHERE parent IS NOT NULL;
 
 CREATE UNIQUE INDEX specification_of_client ON specification (client, token);
 

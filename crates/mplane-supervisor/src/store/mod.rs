@@ -35,6 +35,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub(crate) use self::read::shown;
 pub use self::read::{
     Filter, Known, Measurement, PAGE, Page, Refused, Saved, Step, Stories, Story, Told,
+    Whole,
 };
 use self::rows::{find, life_of, note, write_life};
 pub use self::sweep::{Retention, Swept};
@@ -352,51 +353,53 @@ impl Store {
         new: New,
         now: Timestamp,
     ) -> Result<Acceptance, StoreError> {
-        let (client, component) =
-            (identity_text(&new.client), identity_text(&new.component));
-        let (asked, handed) = (message_text(&new.asked), message_text(&new.handed));
+        let stored = Stored::of(new);
         let written = self.control.call(move |connection| {
-            let known: Option<i64> = connection
-                .prepare_cached(
-                    "SELECT id FROM specification WHERE client = ?1 AND token = ?2",
-                )?
-                .query_row(params![client, new.token.as_str()], |row| row.get(0))
-                .optional()?;
-            if known.is_some() {
+            let new = &stored.new;
+            if is_known(connection, &stored.client, &new.token)? {
                 return Ok(Acceptance::Known);
             }
-            let queued: i64 = connection
-                .prepare_cached(
-                    "SELECT count(*) FROM specification WHERE component = ?1
-                     AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued')",
-                )?
-                .query_row(params![component], |row| row.get(0))?;
-            if queued.unsigned_abs() >= new.queue {
+            if queued(connection, &stored.component)? >= new.queue {
                 return Ok(Acceptance::QueueFull);
             }
+            insert(connection, &stored, None, now)?;
+            Ok(Acceptance::New)
+        });
+        Ok(written.await?)
+    }
+
+    /// Accepts one specification for many components: itself, which no component fetches,
+    /// and a part for each.
+    pub async fn accept_all(
+        &self,
+        whole: New,
+        parts: Vec<New>,
+        now: Timestamp,
+    ) -> Result<Acceptance, StoreError> {
+        let whole = Stored::of(whole);
+        let parts: Vec<_> = parts.into_iter().map(Stored::of).collect();
+        let written = self.control.call(move |connection| {
+            if is_known(connection, &whole.client, &whole.new.token)? {
+                return Ok(Acceptance::Known);
+            }
+            for part in &parts {
+                if queued(connection, &part.component)? >= part.new.queue {
+                    return Ok(Acceptance::QueueFull);
+                }
+            }
+            insert(connection, &whole, None, now)?;
+            // Its parts are what is handed out.
             connection
                 .prepare_cached(
-                    "INSERT INTO specification (id, client, token, label, component,
-                     handed_token, capability_label, capability_token, asked, handed,
-                     accepted_us, deadline_us, state, epoch, interrupt)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', 0,
-                     'unasked')",
+                    "UPDATE specification SET state = 'promised', is_parent = 1
+                     WHERE id = ?1",
                 )?
-                .execute(params![
-                    new.id.number(),
-                    client,
-                    new.token.as_str(),
-                    new.label,
-                    component,
-                    new.handed_token.as_str(),
-                    new.capability.label(),
-                    new.capability.token().as_str(),
-                    asked,
-                    handed,
-                    now.as_microsecond(),
-                    new.deadline.map(Timestamp::as_microsecond),
-                ])?;
-            note(connection, new.id, now, "accepted", None)?;
+                .execute(params![whole.new.id.number()])?;
+            let detail = format!("for {} components", parts.len());
+            note(connection, whole.new.id, now, "handed", Some(&detail))?;
+            for part in &parts {
+                insert(connection, part, Some(whole.new.id), now)?;
+            }
             Ok(Acceptance::New)
         });
         Ok(written.await?)
@@ -670,6 +673,83 @@ impl Store {
         });
         Ok(written.await?)
     }
+}
+
+/// A specification to be accepted, as it is written.
+struct Stored {
+    new: New,
+    client: String,
+    component: String,
+    asked: String,
+    handed: String,
+}
+
+impl Stored {
+    /// Writes what is to be accepted.
+    fn of(new: New) -> Self {
+        Self {
+            client: identity_text(&new.client),
+            component: identity_text(&new.component),
+            asked: message_text(&new.asked),
+            handed: message_text(&new.handed),
+            new,
+        }
+    }
+}
+
+/// Says whether a client has sent a specification with a token before.
+fn is_known(
+    connection: &Connection,
+    client: &str,
+    token: &Token,
+) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM specification WHERE client = ?1 AND token = ?2")?
+        .exists(params![client, token.as_str()])
+}
+
+/// Returns how much a component is to fetch.
+fn queued(connection: &Connection, component: &str) -> rusqlite::Result<u64> {
+    let queued: i64 = connection
+        .prepare_cached(
+            "SELECT count(*) FROM specification WHERE component = ?1
+             AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued')",
+        )?
+        .query_row(params![component], |row| row.get(0))?;
+    Ok(queued.unsigned_abs())
+}
+
+/// Writes a specification that is accepted.
+fn insert(
+    connection: &Connection,
+    Stored { new, client, component, asked, handed }: &Stored,
+    parent: Option<Id>,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO specification (id, client, token, label, component,
+             handed_token, capability_label, capability_token, asked, handed,
+             accepted_us, deadline_us, state, epoch, interrupt, parent)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', 0,
+             'unasked', ?13)",
+        )?
+        .execute(params![
+            new.id.number(),
+            client,
+            new.token.as_str(),
+            new.label,
+            component,
+            new.handed_token.as_str(),
+            new.capability.label(),
+            new.capability.token().as_str(),
+            asked,
+            handed,
+            now.as_microsecond(),
+            new.deadline.map(Timestamp::as_microsecond),
+            parent.map(Id::number),
+        ])?;
+    note(connection, new.id, now, "accepted", None)
 }
 
 /// Something whose time was over.

@@ -30,6 +30,17 @@ pub struct Known {
     pub component: Identity,
     /// What the capability was called.
     pub capability: CapabilityName,
+    /// Whether it is for many components.
+    pub is_whole: bool,
+}
+
+/// A specification for many components, all of whose parts have ended.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// What it is.
+    pub reported: Reported,
+    /// As the client sent it, as JSON.
+    pub asked: Option<String>,
 }
 
 /// What a client is told about a specification.
@@ -251,6 +262,61 @@ impl Archive {
         Ok(read.await?)
     }
 
+    /// Returns the specification for many components of which one is a part, if it is.
+    pub async fn parent(&self, id: Id) -> Result<Option<Id>, StoreError> {
+        let read = self.control.read(move |connection| {
+            connection
+                .prepare_cached("SELECT parent FROM specification WHERE id = ?1")?
+                .query_row(params![id.number()], |row| row.get(0))
+                .optional()
+        });
+        Ok(read.await?.flatten().map(Id::of))
+    }
+
+    /// Returns specifications for many components all of whose parts have ended, and that
+    /// have not: one of them, or all.
+    pub async fn complete(&self, one: Option<Id>) -> Result<Vec<Whole>, StoreError> {
+        let read = self.control.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT id, token, label, asked, {LIFE} FROM specification AS whole
+                 WHERE is_parent = 1 AND settled_us IS NULL AND (?1 IS NULL OR id = ?1)
+                 AND NOT EXISTS (SELECT 1 FROM specification AS part
+                   WHERE part.parent = whole.id AND part.settled_us IS NULL)"
+            ))?;
+            let wholes = statement.query_map(params![one.map(Id::number)], |row| {
+                let token: String = row.get(1)?;
+                Ok(Whole {
+                    reported: Reported {
+                        id: Id::of(row.get(0)?),
+                        token: read_token(&token, 1)?,
+                        label: row.get(2)?,
+                        life: read_life(row, 4)?,
+                    },
+                    asked: row.get(3)?,
+                })
+            })?;
+            wholes.collect()
+        });
+        Ok(read.await?)
+    }
+
+    /// Returns the parts of a specification for many components: their names, who does them,
+    /// and whether they have ended.
+    pub async fn parts(&self, id: Id) -> Result<Vec<(Id, Identity, bool)>, StoreError> {
+        let read = self.control.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, component, settled_us IS NOT NULL FROM specification
+                 WHERE parent = ?1 ORDER BY id",
+            )?;
+            let parts = statement.query_map(params![id.number()], |row| {
+                let component: String = row.get(1)?;
+                Ok((Id::of(row.get(0)?), identity(&component), row.get(2)?))
+            })?;
+            parts.collect()
+        });
+        Ok(read.await?)
+    }
+
     /// Returns when the first specification is to be looked at, UTC.
     pub async fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.control.read(super::sweep::next_deadline).await?)
@@ -292,7 +358,8 @@ fn known(
 ) -> rusqlite::Result<Option<Known>> {
     connection
         .prepare_cached(&format!(
-            "SELECT id, asked, component, capability_label, capability_token, {LIFE}
+            "SELECT id, asked, component, capability_label, capability_token, {LIFE},
+             is_parent
              FROM specification WHERE client = ?1 AND token = ?2"
         ))?
         .query_row(params![client, token.as_str()], |row| {
@@ -307,6 +374,7 @@ fn known(
                     read_token(&capability, 4)?,
                 ),
                 life: read_life(row, 5)?,
+                is_whole: row.get(11)?,
             })
         })
         .optional()
