@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity};
 use mplane::json;
 use mplane::message::{Exception, Message, Receipt, Specification};
+use mplane::token::Token;
 use mplane_runtime::tls::fresh_token;
 use tracing::{info, warn};
 
@@ -30,39 +31,10 @@ impl Relay {
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
         let token = asked.token();
-        let why = RefusedReason::capability;
-        let offers: Vec<Offer> = {
-            let shared = self.shared();
-            let may = shared.may(from);
-            let is_meant = |component: &Identity, capability: &_| {
-                let known = shared.directory.component(component);
-                let is_other = known.is_some_and(|it| it.dialect == Dialect::Array);
-                !is_other && may(component, capability)
-            };
-            let offers = shared.directory.offers(&is_meant, now);
-            offers.into_iter().filter(|it| it.registered.label() == Some(label)).collect()
-        };
-        let joined = fan_out::capabilities(&offers, &self.registries).pop();
-        let Some(joined) = joined else {
-            let text = format!(
-                "there are not several components that offer the same under the label {label}"
-            );
-            return self.refuse(from, &asked, exception(token, text), why, now).await;
-        };
-        if let Err(reason) = asked.fulfills(&joined, now) {
-            let label = joined.label().unwrap_or_default();
-            let text =
-                format!("the specification does not fulfil capability {label}: {reason}");
-            return self.refuse(from, &asked, exception(token, text), why, now).await;
-        }
-        let choices = offers.into_iter().map(|offer| Choice {
-            component: offer.component,
-            capability: offer.registered,
-        });
-        let parts = match fan_out::split(&asked, choices, now) {
-            Ok(parts) => parts,
-            Err(error) => {
-                let refused = exception(token, error.to_string());
+        let (joined, parts) = match self.split(from, &asked, label, now) {
+            Ok(split) => split,
+            Err(text) => {
+                let (refused, why) = (exception(token, text), RefusedReason::capability);
                 return self.refuse(from, &asked, refused, why, now).await;
             }
         };
@@ -80,7 +52,7 @@ impl Relay {
             label: asked.label().map(ToOwned::to_owned),
             component: everybody(),
             handed_token: fresh_token(),
-            capability: CapabilityName::new(Some(label), joined.token()),
+            capability: CapabilityName::new(Some(label), joined),
             asked: asked.clone().into(),
             handed: asked.clone().into(),
             // It ends with its parts.
@@ -132,6 +104,42 @@ impl Relay {
                 Ok(Reply { message, pending: Some(id), withheld: None })
             }
         }
+    }
+
+    /// Finds out what each component is to do, and the token of what they offer together; if
+    /// nothing can be done, says why.
+    fn split(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        label: &str,
+        now: Timestamp,
+    ) -> Result<(Token, Vec<(Choice, Specification)>), String> {
+        let offers: Vec<Offer> = {
+            let shared = self.shared();
+            let may = shared.may(from);
+            let is_meant = |component: &Identity, capability: &_| {
+                let known = shared.directory.component(component);
+                let is_other = known.is_some_and(|it| it.dialect == Dialect::Array);
+                !is_other && may(component, capability)
+            };
+            let offers = shared.directory.offers(&is_meant, now);
+            offers.into_iter().filter(|it| it.registered.label() == Some(label)).collect()
+        };
+        let joined = fan_out::capabilities(&offers, &self.registries).pop();
+        let joined = joined.ok_or_else(|| {
+            format!("there are not several components that offer the same under {label}")
+        })?;
+        asked.fulfills(&joined, now).map_err(|reason| {
+            format!("the specification does not fulfil capability {label}@*: {reason}")
+        })?;
+        let choices = offers.into_iter().map(|offer| Choice {
+            component: offer.component,
+            capability: offer.registered,
+        });
+        let parts =
+            fan_out::split(asked, choices, now).map_err(|error| error.to_string())?;
+        Ok((joined.token(), parts))
     }
 
     /// Ends specifications for many components whose parts have all ended: one, or all.
