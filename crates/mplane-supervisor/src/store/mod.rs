@@ -3,7 +3,7 @@
 //! Two databases: `control.db` has who offers what and the life of each specification,
 //! `results.db` what came of it. Each method is one transaction of the domain, and says
 //! when it is durable by returning. The life of a specification changes by
-//! [`step`](crate::life::step) alone, within a transaction.
+//! [`step`] alone, within a transaction.
 //!
 //! A result is written before the step that settles its specification: what is settled is
 //! there. One that is written and not settled, because the program was cut in between, is
