@@ -120,7 +120,8 @@ impl Store {
             now.checked_sub(age).map_or(i64::MIN, Timestamp::as_microsecond)
         };
         let (results, stories) = (before(retention.results), before(retention.stories));
-        let swept = self.control.call(move |connection| {
+        // Looking for it takes a while: that must not hold up those who write.
+        let found = self.archive.control.read(move |connection| {
             let old = ids(
                 connection,
                 "SELECT id FROM specification WHERE settled_us <= ?1 AND result_bytes > 0
@@ -142,6 +143,15 @@ impl Store {
             }
             gone.sort_unstable();
             gone.dedup_by_key(|(id, _)| *id);
+            let forgotten = ids(
+                connection,
+                "SELECT id FROM specification WHERE settled_us <= ?1 LIMIT ?2",
+                stories,
+            )?;
+            Ok((gone, forgotten))
+        });
+        let (gone, forgotten) = found.await?;
+        let swept = self.control.call(move |connection| {
             for (id, why) in &gone {
                 // A tombstone is left, which can say what became of it.
                 connection
@@ -158,11 +168,6 @@ impl Store {
                     Some(why),
                 )?;
             }
-            let forgotten = ids(
-                connection,
-                "SELECT id FROM specification WHERE settled_us <= ?1 LIMIT ?2",
-                stories,
-            )?;
             for id in &forgotten {
                 connection
                     .prepare_cached("DELETE FROM specification WHERE id = ?1")?
