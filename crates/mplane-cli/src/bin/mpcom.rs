@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mplane_cli::output::Output;
-use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
+use mplane_cli::programs::{DaemonArgs, run_component_args};
 
 /// Runs an mPlane component: it measures when a client or supervisor asks it to.
 #[derive(Parser)]
@@ -19,6 +19,6 @@ fn main() -> ExitCode {
         return failed;
     }
     let args = Args::parse();
-    let result = mplane_cli::block_on(run_daemon(Daemon::Component, &args.daemon));
+    let result = mplane_cli::block_on(run_component_args(args.daemon));
     mplane_cli::conclude(result, &mut Output::default())
 }

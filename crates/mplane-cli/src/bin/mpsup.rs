@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mplane_cli::output::Output;
-use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
+use mplane_cli::programs::{SupervisorArgs, run_supervisor_args};
 
 /// Runs an mPlane supervisor: components register with it and fetch specifications,
 /// clients see one component that can do everything.
@@ -12,11 +12,11 @@ use mplane_cli::programs::{Daemon, DaemonArgs, run_daemon};
 #[command(name = "mpsup", version)]
 struct Args {
     #[command(flatten)]
-    daemon: DaemonArgs,
+    supervisor: SupervisorArgs,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = mplane_cli::block_on(run_daemon(Daemon::Supervisor, &args.daemon));
+    let result = mplane_cli::block_on(run_supervisor_args(args.supervisor));
     mplane_cli::conclude(result, &mut Output::default())
 }

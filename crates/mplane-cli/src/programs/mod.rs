@@ -6,14 +6,15 @@ mod component;
 mod documents_tests;
 mod supervisor;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use mplane::access::Identity;
 use mplane_probe::service::ServiceConfig;
 use mplane_runtime::client::Client;
+use mplane_runtime::config::legacy::RiOptions;
 use mplane_runtime::config::{self, ListenerConfig, LoadConfigError};
 use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::http::server::Transport;
@@ -113,29 +114,124 @@ pub fn make_client(config: &Config, path: &Path) -> Result<Client, Failure> {
     Ok(Client::new(credentials, section.url.clone(), registries))
 }
 
-/// Which program a daemon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Daemon {
-    /// `mpcom`
-    Component,
-    /// `mpsup`
-    Supervisor,
+/// The arguments of a supervisor: a configuration, or those of the client-supervisor-probe
+/// system.
+#[derive(Clone, Debug, Parser)]
+#[command(group = ArgGroup::new("source").required(true).args(["config", "certfile", "disable_ssl"]))]
+pub struct SupervisorArgs {
+    /// The configuration, in TOML or in a form of the reference implementation
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and the files that it names, and exit
+    #[arg(long)]
+    check: bool,
+    /// The file that names the certificates, instead of a configuration.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help = "File with cert=, key= and ca-chain=, instead of a configuration; users.conf and \
+                caps.conf come from /etc/mplane, $HOME or $MPLANE_CONF_DIR"
+    )]
+    certfile: Option<PathBuf>,
+    /// Speak plain HTTP, within this machine (instead of --certfile)
+    #[arg(long, conflicts_with = "certfile")]
+    disable_ssl: bool,
+    /// Address to listen on, with --certfile or --disable-ssl
+    #[arg(
+        short = 's',
+        long,
+        value_name = "IP",
+        default_value = "127.0.0.1",
+        conflicts_with = "config"
+    )]
+    listen_ipaddr: IpAddr,
+    /// Port to listen on, with --certfile or --disable-ssl
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "PORT",
+        default_value_t = 8888,
+        conflicts_with = "config"
+    )]
+    listen_port: u16,
+    /// How to log.
+    #[command(flatten)]
+    log: LogArgs,
 }
 
-/// Runs a component or a supervisor until a signal ends it.
-pub async fn run_daemon(daemon: Daemon, args: &DaemonArgs) -> Result<(), Failure> {
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A file.
+    File(PathBuf),
+    /// Files and options of the client-supervisor-probe system.
+    Ri(RiOptions),
+}
+
+impl Source {
+    /// Loads the configuration.
+    fn load(&self) -> Result<Config, LoadConfigError> {
+        match self {
+            Self::File(path) => load(path),
+            Self::Ri(options) => Ok(options.supervisor()?),
+        }
+    }
+
+    /// Returns the file that errors name.
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Ri(options) => {
+                options.certs.as_deref().unwrap_or_else(|| Path::new("--disable-ssl"))
+            }
+        }
+    }
+}
+
+/// Runs a component until a signal ends it.
+pub async fn run_component_args(args: DaemonArgs) -> Result<(), Failure> {
     args.log.start("info")?;
     let shutdown = CancellationToken::new();
     on_signal(shutdown.clone(), HangUp::Reloads)?;
     let path = args.config.as_path();
     let config = load(path)?;
     if args.check {
-        return check(daemon, &config, path);
+        check(&config)?;
+        let section = component_section(&config, path)?;
+        load_external(section, &config.registries.load()?)?;
+        return Ok(());
     }
-    match daemon {
-        Daemon::Component => run_component(&config, path, shutdown).await,
-        Daemon::Supervisor => run_supervisor(&config, path, shutdown).await,
+    run_component(&config, path, shutdown).await
+}
+
+/// Runs a supervisor until a signal ends it.
+pub async fn run_supervisor_args(args: SupervisorArgs) -> Result<(), Failure> {
+    args.log.start("info")?;
+    let shutdown = CancellationToken::new();
+    on_signal(shutdown.clone(), HangUp::Reloads)?;
+    let source = match args.config {
+        Some(path) => Source::File(path),
+        None => Source::Ri(RiOptions {
+            certs: args.certfile,
+            address: args.listen_ipaddr,
+            port: args.listen_port,
+            folders: conf_folders(),
+        }),
+    };
+    let config = source.load()?;
+    if args.check {
+        supervisor::section(&config, source.path())?;
+        return check(&config);
     }
+    run_supervisor(&config, source, shutdown).await
+}
+
+/// Returns the folders in which the client-supervisor-probe system looks for its files.
+fn conf_folders() -> Vec<PathBuf> {
+    let of_variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let folders = [Some(PathBuf::from("/etc/mplane")), of_variable("HOME")];
+    folders.into_iter().chain([of_variable("MPLANE_CONF_DIR")]).flatten().collect()
 }
 
 /// Loads a configuration, and logs what has no meaning in it.
@@ -147,21 +243,10 @@ pub fn load(path: &Path) -> Result<Config, LoadConfigError> {
     Ok(config)
 }
 
-/// Checks a configuration and the files that it names, as far as that goes without
-/// opening sockets.
-fn check(daemon: Daemon, config: &Config, path: &Path) -> Result<(), Failure> {
-    let component = match daemon {
-        Daemon::Component => Some(component_section(config, path)?),
-        Daemon::Supervisor => {
-            supervisor::section(config, path)?;
-            None
-        }
-    };
+/// Checks the files that a configuration names, as far as that goes without opening sockets.
+fn check(config: &Config) -> Result<(), Failure> {
     config.credentials()?;
-    let registries = config.registries.load()?;
-    if let Some(section) = component {
-        load_external(section, &registries)?;
-    }
+    config.registries.load()?;
     Ok(())
 }
 

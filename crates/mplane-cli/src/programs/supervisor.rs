@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    Config, Running, identity, load, no, tell_metrics, transport, warn_of_plain,
+    Config, Running, Source, identity, no, tell_metrics, transport, warn_of_plain,
 };
 use crate::{Failure, Told};
 
 /// A supervisor that runs, and what it was configured to be.
 struct Live {
-    path: PathBuf,
+    source: Source,
     config: Config,
     credentials: Option<Arc<Credentials>>,
     supervisor: Arc<Supervisor>,
@@ -42,7 +42,8 @@ pub async fn start_supervisor(
     path: &Path,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
-    let (live, address) = start(config, path, &shutdown).await?;
+    let source = Source::File(path.to_owned());
+    let (live, address) = start(config, source, &shutdown).await?;
     Ok(Running { address: Some(address), tasks: live.tasks })
 }
 
@@ -50,11 +51,11 @@ pub async fn start_supervisor(
 /// to.
 pub(super) async fn run_supervisor(
     config: &Config,
-    path: &Path,
+    source: Source,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let mut reloads = Reloads::listen()?;
-    let (mut live, _) = start(config, path, &shutdown).await?;
+    let (mut live, _) = start(config, source, &shutdown).await?;
     loop {
         tokio::select! {
             () = reloads.next() => match live.reload() {
@@ -76,9 +77,10 @@ pub(super) async fn run_supervisor(
 /// Starts a supervisor; returns where peers reach it.
 async fn start(
     config: &Config,
-    path: &Path,
+    source: Source,
     shutdown: &CancellationToken,
 ) -> Result<(Live, SocketAddr), Failure> {
+    let path = source.path();
     let section = section(config, path)?;
     let credentials = config.credentials()?;
     let registries = config.registries.load()?;
@@ -125,12 +127,12 @@ async fn start(
             drop(temporary);
         }
     });
-    let (path, config) = (path.to_owned(), config.clone());
+    let (config, callees_of) = (config.clone(), section.clone());
     let callees = BTreeMap::new();
     let shutdown = shutdown.clone();
     let mut live =
-        Live { path, config, credentials, supervisor, shutdown, callees, tasks };
-    live.set_callees(section);
+        Live { source, config, credentials, supervisor, shutdown, callees, tasks };
+    live.set_callees(&callees_of);
     Ok((live, address))
 }
 
@@ -164,8 +166,8 @@ impl Live {
     /// Reads the configuration again and takes over what can change while the supervisor
     /// runs. If anything in it is wrong, nothing changes.
     fn reload(&mut self) -> Result<(), Failure> {
-        let config = load(&self.path)?;
-        let new = section(&config, &self.path)?;
+        let config = self.source.load()?;
+        let new = section(&config, self.source.path())?;
         match (&self.credentials, config.credentials()?) {
             (Some(current), Some(new)) => current.replace(&new)?,
             (None, None) => {}
@@ -179,7 +181,7 @@ impl Live {
                 .map(|known| known.map(|known| (known.address, known.plain_http)))
         };
         let tells = |config: &Config| config.metrics.as_ref().map(|known| known.address);
-        let before = section(&self.config, &self.path)?;
+        let before = section(&self.config, self.source.path())?;
         for (key, has_changed) in [
             ("supervisor.listener", listens(before) != listens(new)),
             ("supervisor.data", before.data != new.data),

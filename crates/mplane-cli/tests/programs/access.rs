@@ -5,6 +5,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use crate::domain::{
     Domain, MPCOM, MPLANE, MPSUP, TCP, address_in, check_result, daemon, initiator,
     measure,
@@ -229,4 +231,40 @@ fn a_module_that_is_not_known_is_told() {
                 mplane.components.ping";
     assert!(output.err.contains("error: cannot use the configuration"), "{output:#?}");
     assert!(output.err.contains(told), "{output:#?}");
+}
+
+#[test]
+fn a_supervisor_starts_with_the_options_and_files_of_the_client_supervisor_probe_system()
+{
+    let domain = Domain::new();
+    let file = |name: &str, text: &str| {
+        fs::write(domain.path(name), text).expect("the folder is ours");
+    };
+    let certs =
+        "# files\ncert= pki/sup-1.crt\nkey= pki/sup-1.key\nca-chain= pki/ca.crt\n";
+    file("supervisor-certs.conf", certs);
+    file("users.conf", "Test.Clients.cli-1: guest\n");
+    file("caps.conf", "tcp-connect-ip4, Test.Components.com-1: guest, admin\n");
+    let supervisor = |arguments: &[&str]| {
+        let mut supervisor = command(MPSUP);
+        supervisor.arg("-c").arg(domain.path("supervisor-certs.conf")).args(arguments);
+        supervisor.args(["--log-format", "json"]).env("MPLANE_CONF_DIR", domain.path(""));
+        supervisor.env("HOME", "/nonexistent");
+        supervisor
+    };
+    run(supervisor(&["--check"])).expect(0);
+    let mut running = Program::start(supervisor(&["-s", "127.0.0.1", "-p", "0"]));
+    let address = address_in(&running.wait_for(Stream::Err, &["\"supervises\""]));
+    let _component = domain.component(address);
+    let listed = domain.shell(address, "listcap").expect(0).out;
+    assert!(listed.contains("tcp-connect-ip4"), "{listed}");
+    // Another component's capability of that label is another one.
+    file("caps.conf", "tcp-connect-ip4, Test.Components.com-2: guest\n");
+    running.signal(Signal::SIGHUP);
+    running.wait_for(Stream::Err, &["has read its configuration again"]);
+    let listed = domain.shell(address, "listcap").expect(0).out;
+    assert!(!listed.contains("tcp-connect-ip4"), "{listed}");
+    fs::remove_file(domain.path("users.conf")).expect("it is there");
+    let missing = run(supervisor(&["--check"])).expect(1);
+    assert!(missing.err.contains("there is no users.conf in"), "{missing:?}");
 }

@@ -344,6 +344,9 @@ pub enum LoadConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// Files of the client-supervisor-probe system that make no configuration.
+    #[error(transparent)]
+    Ri(#[from] legacy::RiError),
     /// A section that the program needs is missing.
     #[error("the configuration {path} has no section [{section}]")]
     NoSection {

@@ -87,7 +87,7 @@ impl Shared {
         capability: &CapabilityName,
     ) -> Result<(), Withheld> {
         self.policy.permit_offer(component, capability)?;
-        self.policy.permit(client, capability)
+        self.policy.permit_of(client, capability, component)
     }
 
     /// Returns the check whether a client may use a capability of a component.

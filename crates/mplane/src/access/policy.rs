@@ -131,17 +131,42 @@ impl Policy {
         self.permit(component, capability)
     }
 
+    /// Says whether an identity may see and use a capability of a component; if not, why.
+    /// Besides the rules for its label or token there may be one for `LABEL@COMPONENT`.
+    pub fn permit_of(
+        &self,
+        identity: &Identity,
+        capability: &CapabilityName,
+        component: &Identity,
+    ) -> Result<(), Withheld> {
+        if self.rules.is_none() {
+            return Ok(());
+        }
+        let label = capability.label.as_deref().unwrap_or_default();
+        self.permit_named(identity, capability, Some(&format!("{label}@{component}")))
+    }
+
     /// Says whether an identity may see and use a capability; if not, why.
     pub fn permit(
         &self,
         identity: &Identity,
         capability: &CapabilityName,
     ) -> Result<(), Withheld> {
+        self.permit_named(identity, capability, None)
+    }
+
+    /// Says whether an identity may see and use a capability by one of its names.
+    fn permit_named(
+        &self,
+        identity: &Identity,
+        capability: &CapabilityName,
+        of_component: Option<&str>,
+    ) -> Result<(), Withheld> {
         let Some(rules) = &self.rules else { return Ok(()) };
         let names: Vec<Box<str>> = identity.names().map(Into::into).collect();
         let roles = rules.roles.get(&names);
         let by_label = capability.label.as_ref().map(AsRef::as_ref);
-        let allowed = [by_label, Some(capability.token.as_str())];
+        let allowed = [by_label, Some(capability.token.as_str()), of_component];
         let mut allowed =
             allowed.into_iter().flatten().filter_map(|n| rules.authorizations.get(n));
         if roles.is_some_and(|roles| allowed.any(|allowed| !allowed.is_disjoint(roles))) {
