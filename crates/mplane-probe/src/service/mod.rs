@@ -3,8 +3,11 @@
 //! The labels and columns of ping are those of the reference, to the letter: results of
 //! both compare.
 
+mod metadata;
 mod module;
 mod ping;
+mod probe;
+mod statistics;
 mod tcp_connect;
 
 use std::io;
@@ -22,10 +25,14 @@ use tracing::{info, warn};
 
 use crate::packet::Family;
 use crate::ping::End;
-use crate::socket;
+use crate::socket::{self, EchoSocket};
 
-/// The temporal scope of every active measurement: from now on, at most once a second.
+/// The temporal scope of measurements that repeat with its period: from now on, at most
+/// once a second.
 const SCOPE: &str = "now ... future / 1s";
+
+/// The temporal scope of measurements that have their pace from parameters.
+const OPEN_SCOPE: &str = "now ... future";
 
 /// How often something is measured if the specification does not say.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
@@ -34,7 +41,8 @@ const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ServiceConfig {
-    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4` and the same for IPv6.
+    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4`, `ping-statistics-ip4` and the same
+    /// for IPv6.
     Ping {
         /// The IPv4 address to send from; without it there is no IPv4.
         ip4: Option<Source>,
@@ -153,6 +161,23 @@ fn source_towards_from(any: IpAddr, destination: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
+/// Keeps the kernel stamping packets.
+///
+/// The kernel switches time stamps on a while after the first socket has asked for them.
+/// This one asks as long as a service is there, so that the first packet of a run has its
+/// stamp.
+#[derive(Clone, Debug)]
+struct Stamps {
+    _socket: Option<Arc<EchoSocket>>,
+}
+
+impl Stamps {
+    /// Asks for stamps, where a socket can be had.
+    fn ask(family: Family) -> Self {
+        Self { _socket: EchoSocket::open(family, None).ok().map(Arc::new) }
+    }
+}
+
 /// Makes the services that a section of a configuration asks for and that work here. What
 /// does not is logged with the remedy.
 pub async fn services(
@@ -172,7 +197,9 @@ pub async fn services(
                 }
                 info!("{availability}");
                 if let Some(source) = source.resolve(family) {
-                    services.extend(ping::services(source, registries)?);
+                    let stamps = Stamps::ask(family);
+                    services.extend(ping::services(source, &stamps, registries)?);
+                    services.extend(statistics::services(source, &stamps, registries)?);
                 }
             }
         }
@@ -221,14 +248,25 @@ fn address(specification: &Specification, name: &str) -> Result<IpAddr, RunError
 
 /// Returns how often and how long a specification asks to measure.
 fn pace(work: &Work) -> (Duration, End) {
-    let period = work.specification.when().period().unwrap_or(DEFAULT_PERIOD);
-    let end = match work.duration {
+    (work.specification.when().period().unwrap_or(DEFAULT_PERIOD), end(work))
+}
+
+/// Returns how long a specification asks to measure.
+fn end(work: &Work) -> End {
+    match work.duration {
         // A scope that is one instant asks for one packet.
         Some(Duration::ZERO) => End::Count(1),
         Some(duration) => End::After(duration),
         None => End::Never,
-    };
-    (period, end)
+    }
+}
+
+/// Returns how names of a family end.
+const fn suffix(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip4",
+        Family::V6 => "ip6",
+    }
 }
 
 /// Pushes a row. The first that does not fit ends the run: nothing is measured that

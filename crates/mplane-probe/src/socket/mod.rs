@@ -22,6 +22,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 
 pub use availability::{Access, Availability, detect};
@@ -188,6 +190,17 @@ impl EchoSocket {
             Family::V4 => self.socket.set_ttl_v4(hops.into()),
             Family::V6 => self.socket.set_unicast_hops_v6(hops.into()),
         }
+    }
+
+    /// Sets the differentiated services code point of requests: 0 to 63.
+    pub fn set_dscp(&self, dscp: u8) -> io::Result<()> {
+        // The lower two bits are those of congestion notification (RFC 3168).
+        let class = libc::c_int::from(dscp) << 2;
+        match self.family {
+            Family::V4 => setsockopt(&self.socket, sockopt::Ipv4Tos, &class)?,
+            Family::V6 => setsockopt(&self.socket, sockopt::Ipv6TClass, &class)?,
+        }
+        Ok(())
     }
 
     /// Makes room for replies with a payload of `bytes`.
