@@ -14,6 +14,7 @@ mod strategy;
 mod summary;
 
 pub use echo::{Echo, EchoError, Outcome, Reply};
+pub(crate) use run::check_destination;
 pub use run::{
     DEFAULT_PAYLOAD_BYTES, DEFAULT_TIMEOUT, MAX_DSCP, PingError, PingOptions, PingReport,
     run,

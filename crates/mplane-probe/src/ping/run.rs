@@ -384,7 +384,7 @@ fn receive_batch(
 }
 
 /// Refuses destinations that are not one host.
-pub(super) fn check_destination(destination: IpAddr) -> Result<(), PingError> {
+pub(crate) fn check_destination(destination: IpAddr) -> Result<(), PingError> {
     let is_broadcast = destination == IpAddr::V4(Ipv4Addr::BROADCAST);
     if destination.is_unspecified() || destination.is_multicast() || is_broadcast {
         return Err(PingError::NotUnicast { destination });

@@ -42,6 +42,10 @@ const HEADROOM_BYTES: usize = 128;
 /// Smallest receive buffer, in bytes: an ICMPv6 error fills the smallest link of IPv6.
 const MIN_BUFFER_BYTES: usize = 2048;
 
+/// Receive buffer for many replies, in bytes: the kernel takes some 1,000 for each, so what
+/// comes within a tenth of a second at 40,000 a second.
+const MANY_BYTES: usize = 4 << 20;
+
 /// Most transmit stamps waited for. The kernel delivers them in microseconds.
 const MAX_AWAITED_STAMPS: usize = 1024;
 
@@ -88,6 +92,8 @@ pub struct EchoSocket {
     packet_buffer: Buffer,
     /// Where entries of the error queue are received.
     notice_buffer: Buffer,
+    /// How many packets the kernel has dropped, as far as it said.
+    dropped: u32,
     /// A packet in `packet_buffer` that waits until the error queue was looked at.
     held: Option<Received>,
 }
@@ -150,6 +156,7 @@ impl EchoSocket {
             awaited: opened.has_kernel_stamps.then(AwaitedStamps::default),
             packet_buffer: Buffer::new(MIN_BUFFER_BYTES),
             notice_buffer: Buffer::new(MIN_BUFFER_BYTES),
+            dropped: 0,
             held: None,
         })
     }
@@ -210,6 +217,28 @@ impl EchoSocket {
         self.held = None;
     }
 
+    /// Makes room for the replies to many requests at once, and asks the kernel to say how
+    /// many packets it drops nevertheless.
+    ///
+    /// The room is what the system allows: sysctl `net.core.rmem_max`, or more with
+    /// `CAP_NET_ADMIN`.
+    pub fn expect_many(&self) {
+        if setsockopt(&self.socket, sockopt::RcvBufForce, &MANY_BYTES).is_err()
+            && let Err(error) = self.socket.set_recv_buffer_size(MANY_BYTES)
+        {
+            tracing::debug!(%error, "the receive buffer stays as it is");
+        }
+        if let Err(error) = setsockopt(&self.socket, sockopt::RxqOvfl, &1) {
+            tracing::debug!(%error, "the kernel does not say what it drops");
+        }
+    }
+
+    /// Returns how many packets the kernel has dropped since the socket was opened, for
+    /// want of room, as far as it said with later packets. Wraps.
+    pub fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
     /// Sends a request, without waiting.
     ///
     /// `label` comes back with the kernel's stamp of it.
@@ -268,6 +297,7 @@ impl EchoSocket {
             let Some(received) = received else {
                 return Ok(None);
             };
+            self.dropped = received.dropped.unwrap_or(self.dropped);
             self.held = Some(received);
         }
     }

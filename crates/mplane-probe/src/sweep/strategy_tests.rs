@@ -1,0 +1,1 @@
+//! Scripted sweeps: every time is chosen by the test.
