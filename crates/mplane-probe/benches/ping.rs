@@ -54,13 +54,20 @@ fn main() {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             let address = network.parse().expect("a network");
             let targets = Targets::new(Family::V4, [&address]).expect("not too many");
-            let options = SweepOptions { rate: MAX_RATE, count, ..SweepOptions::new(targets) };
+            let options =
+                SweepOptions { rate: MAX_RATE, count, ..SweepOptions::new(targets) };
             let begun = Instant::now();
             let report = runtime.block_on(sweep::run(options, CancellationToken::new()));
             let took: Duration = begun.elapsed();
             let report = report.expect("a sweep");
             let answered: u32 = report.targets.iter().map(|target| target.received).sum();
-            println!("{took:?} {answered} {:?} k{} u{} r{}", report.strays, report.kernel_stamped, report.user_stamped, report.repeated);
+            eprintln!(
+                "{took:?} {answered} {:?} k{} u{} r{}",
+                report.strays,
+                report.kernel_stamped,
+                report.user_stamped,
+                report.repeated
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ mod module;
 mod ping;
 mod probe;
 mod statistics;
+mod sweep;
 mod tcp_connect;
 
 use std::io;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 use crate::packet::Family;
 use crate::ping::End;
 use crate::socket::{self, EchoSocket};
+use crate::sweep::{DEFAULT_RATE, MAX_RATE};
 
 /// The temporal scope of measurements that repeat with its period: from now on, at most
 /// once a second.
@@ -39,21 +41,34 @@ const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
 
 /// The configuration of one service.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
 pub enum ServiceConfig {
-    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4`, `ping-statistics-ip4` and the same
-    /// for IPv6.
+    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4`, `ping-statistics-ip4`,
+    /// `ping-sweep-ip4` and the same for IPv6.
     Ping {
         /// The IPv4 address to send from; without it there is no IPv4.
         ip4: Option<Source>,
         /// The IPv6 address to send from; without it there is no IPv6.
         ip6: Option<Source>,
+        /// Packets a second of sweeps at most, 1 to [`MAX_RATE`].
+        #[serde(default = "default_sweep_rate")]
+        sweep_rate: u32,
     },
     /// TCP handshakes: `tcp-connect-ip4`.
     TcpConnect {
         /// The IPv4 address to connect from.
         ip4: Source,
     },
+}
+
+/// Returns how many packets a second sweeps send unless configured.
+fn default_sweep_rate() -> u32 {
+    DEFAULT_RATE
 }
 
 /// The address that a service sends from.
@@ -92,8 +107,11 @@ impl ServiceConfig {
     /// Checks that the addresses are there and of the right family.
     pub fn check(&self) -> Result<(), SetUpError> {
         match self {
-            Self::Ping { ip4: None, ip6: None } => Err(SetUpError::NoSource),
-            Self::Ping { ip4, ip6 } => {
+            Self::Ping { ip4: None, ip6: None, .. } => Err(SetUpError::NoSource),
+            Self::Ping { sweep_rate: rate, .. } if !(1..=MAX_RATE).contains(rate) => {
+                Err(SetUpError::SweepRate { rate: *rate })
+            }
+            Self::Ping { ip4, ip6, .. } => {
                 ip4.map_or(Ok(()), |source| source.check(Family::V4))?;
                 ip6.map_or(Ok(()), |source| source.check(Family::V6))
             }
@@ -187,7 +205,7 @@ pub async fn services(
     let mut services: Vec<Arc<dyn Service>> = Vec::new();
     configured.check()?;
     match configured {
-        ServiceConfig::Ping { ip4, ip6 } => {
+        ServiceConfig::Ping { ip4, ip6, sweep_rate } => {
             for (source, family) in [(ip4, Family::V4), (ip6, Family::V6)] {
                 let Some(source) = source else { continue };
                 let availability = socket::detect(family).await;
@@ -200,6 +218,9 @@ pub async fn services(
                     let stamps = Stamps::ask(family);
                     services.extend(ping::services(source, &stamps, registries)?);
                     services.extend(statistics::services(source, &stamps, registries)?);
+                    let sweeps =
+                        sweep::services(source, *sweep_rate, &stamps, registries)?;
+                    services.extend(sweeps);
                 }
             }
         }
@@ -225,6 +246,12 @@ pub enum SetUpError {
         address: IpAddr,
         /// The family it should have.
         family: Family,
+    },
+    /// A rate that is none.
+    #[error("sweep-rate {rate} is impossible: choose 1 to {MAX_RATE} packets a second")]
+    SweepRate {
+        /// The rate.
+        rate: u32,
     },
     /// An element is missing from the registries.
     #[error("a capability cannot be made")]

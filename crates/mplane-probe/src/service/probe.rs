@@ -5,14 +5,13 @@
 //! once, labelled `custom`, with ranges.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use mplane::message::{BuildError, Specification, Statement};
 use mplane::primitive::Value;
 use mplane::registry::Registries;
 use mplane_runtime::service::RunError;
 
-use crate::packet::{Family, NONCE_BYTES};
+use crate::packet::Family;
 use crate::ping::{DEFAULT_PAYLOAD_BYTES, MAX_DSCP};
 
 /// The length of a packet with its IP header.
@@ -21,20 +20,11 @@ const LENGTH: &str = "probe.length.bytes";
 const TTL: &str = "probe.ttl";
 /// The differentiated services code point.
 const DSCP: &str = "probe.dscp";
-/// The time between two packets to one destination, in microseconds.
-const INTERVAL: &str = "probe.interval.us";
-
 /// The longest IP packet (RFC 791): its length is a number of 16 bits.
 const MAX_LENGTH_BYTES: usize = 65_535;
 
 /// Hops unless chosen (RFC 1700, "IP time to live parameter").
 const DEFAULT_TTL: u8 = 64;
-
-/// Time between packets unless chosen: ten a second, 7 kbit/s.
-const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Times between packets that may be chosen: timers tick at 1 ms.
-const INTERVALS_US: RangeInclusive<u64> = 1_000..=3_600_000_000;
 
 /// Whether parameters have a single value or a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,32 +62,29 @@ pub(super) struct Probe {
     pub(super) ttl: u8,
     /// Their code point.
     pub(super) dscp: u8,
-    /// Time between packets to one destination.
-    pub(super) interval: Duration,
 }
 
 impl Probe {
-    /// Adds the parameters to a statement.
+    /// Adds the parameters to a statement. Packets are long enough for so many bytes behind
+    /// the ICMP header.
     pub(super) fn declare(
         statement: Statement,
         family: Family,
         choice: Choice,
+        least_payload_bytes: usize,
         registries: &Registries,
     ) -> Result<Statement, BuildError> {
         let headers = header_bytes(family);
-        let lengths = headers + NONCE_BYTES..=MAX_LENGTH_BYTES;
-        let length = headers + DEFAULT_PAYLOAD_BYTES;
-        let lengths = natural(*lengths.start())..=natural(*lengths.end());
-        let length = choice.constraint(natural(length), lengths);
+        let length = choice.constraint(
+            natural(headers + DEFAULT_PAYLOAD_BYTES),
+            natural(headers + least_payload_bytes)..=natural(MAX_LENGTH_BYTES),
+        );
         let ttl = choice.constraint(DEFAULT_TTL.into(), 1..=u8::MAX.into());
         let dscp = choice.constraint(0, 0..=MAX_DSCP.into());
-        let interval = microseconds(DEFAULT_INTERVAL);
-        let interval = choice.constraint(interval, INTERVALS_US);
         statement
             .parameter(registries, LENGTH, &length)?
             .parameter(registries, TTL, &ttl)?
-            .parameter(registries, DSCP, &dscp)?
-            .parameter(registries, INTERVAL, &interval)
+            .parameter(registries, DSCP, &dscp)
     }
 
     /// Reads the parameters of a specification.
@@ -107,15 +94,11 @@ impl Probe {
     ) -> Result<Self, RunError> {
         let length = number::<usize>(specification, LENGTH)?;
         let payload = length.checked_sub(header_bytes(family));
-        let interval = Duration::from_micros(number(specification, INTERVAL)?);
-        // The scope may have a period of its own, as where a component demands one.
-        let interval = interval.max(specification.when().period().unwrap_or_default());
         Ok(Self {
             payload_bytes: payload
                 .ok_or_else(|| RunError(format!("{LENGTH} {length} has no room")))?,
             ttl: number(specification, TTL)?,
             dscp: number(specification, DSCP)?,
-            interval,
         })
     }
 }
@@ -143,9 +126,4 @@ const fn header_bytes(family: Family) -> usize {
 /// Returns a length as elements have it.
 fn natural(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-/// Returns a time in whole microseconds.
-fn microseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -5,23 +5,33 @@
 //! whose fate is unknown then are neither received nor lost.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mplane::message::{BuildError, Capability, Statement};
+use mplane::message::{BuildError, Capability, Specification, Statement};
 use mplane::primitive::{Real, Value};
 use mplane::registry::{PLATFORM, Registries};
 use mplane_runtime::service::{Completed, Run, RunError, Service, Work};
 
 use super::metadata::Metadata;
-use super::probe::{Choice, Probe};
+use super::probe::{Choice, Probe, number};
 use super::{OPEN_SCOPE, Stamps, address, end, suffix};
-use crate::packet::Family;
+use crate::packet::{Family, NONCE_BYTES};
 use crate::ping::{PingOptions, PingReport, run, whole_microseconds};
 
 /// How long duplicates of the last reply are waited for. Copies made on the way follow
 /// each other within milliseconds.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// The parameter for the time between two packets, in microseconds.
+const INTERVAL: &str = "probe.interval.us";
+
+/// Time between packets unless chosen: ten a second, 7 kbit/s.
+const DEFAULT_INTERVAL_US: u64 = 100_000;
+
+/// Times between packets that may be chosen: timers tick at 1 ms.
+const INTERVALS_US: RangeInclusive<u64> = 1_000..=3_600_000_000;
 
 /// The result columns, in the order of [`row`].
 const COLUMNS: [&str; 20] = [
@@ -80,7 +90,10 @@ impl Statistics {
             .labelled(choice.label("ping-statistics", suffix))
             .parameter(registries, &format!("source.{suffix}"), &source.to_string())?
             .parameter(registries, &format!("destination.{suffix}"), "*")?;
-        let mut statement = Probe::declare(statement, family, choice, registries)?;
+        let interval = choice.constraint(DEFAULT_INTERVAL_US, INTERVALS_US);
+        let mut statement =
+            Probe::declare(statement, family, choice, NONCE_BYTES, registries)?
+                .parameter(registries, INTERVAL, &interval)?;
         for column in COLUMNS {
             statement = statement.column(registries, column)?;
         }
@@ -105,7 +118,7 @@ impl Statistics {
             ttl: Some(probe.ttl),
             dscp: probe.dscp,
             linger: LINGER,
-            ..PingOptions::new(destination, probe.interval, end(&work))
+            ..PingOptions::new(destination, interval(specification)?, end(&work))
         };
         let report = run(options, |_| {}, work.stop.clone())
             .await
@@ -123,6 +136,13 @@ impl Service for Statistics {
     fn run(&self, work: Work) -> Run<'_> {
         Box::pin(self.measure(work))
     }
+}
+
+/// Returns the time between packets: that of the parameter, or the period of the scope if
+/// it is longer, as where a component demands one.
+fn interval(specification: &Specification) -> Result<Duration, RunError> {
+    let interval = Duration::from_micros(number(specification, INTERVAL)?);
+    Ok(interval.max(specification.when().period().unwrap_or_default()))
 }
 
 /// Returns the row of a run, in the order of [`COLUMNS`].
@@ -166,8 +186,6 @@ fn real_microseconds(time: Duration) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use mplane::message::Specification;
-
     use super::*;
     use crate::packet::Problem;
     use crate::ping::{Delays, EchoError, Strays, Summary};
@@ -191,10 +209,10 @@ mod tests {
             let short = Specification::of(&capability(Choice::Fixed, source));
             assert_eq!(short.missing().collect::<Vec<_>>(), [element]);
         }
-        let registry = Specification::of(&capability(Choice::Fixed, "192.0.2.1"));
-        let probe = Probe::of(&registry, Family::V4).expect("values");
+        let short = Specification::of(&capability(Choice::Fixed, "192.0.2.1"));
+        let probe = Probe::of(&short, Family::V4).expect("values");
         assert_eq!((probe.payload_bytes, probe.ttl, probe.dscp), (56, 64, 0));
-        assert_eq!(probe.interval, Duration::from_millis(100));
+        assert_eq!(interval(&short), Ok(Duration::from_millis(100)));
     }
 
     #[test]
@@ -214,8 +232,7 @@ mod tests {
         assert_eq!((probe.payload_bytes, probe.ttl, probe.dscp), (8, 255, 46));
         // The period of a scope holds if it is longer.
         custom.set_when("now + 10s / 2s".parse().expect("a scope"));
-        let probe = Probe::of(&custom, Family::V6).expect("values");
-        assert_eq!(probe.interval, Duration::from_secs(2));
+        assert_eq!(interval(&custom), Ok(Duration::from_secs(2)));
     }
 
     /// A report of nothing received.

@@ -32,8 +32,8 @@ impl Buffer {
             [libc::timespec; 3],
             libc::timespec,
             libc::c_int,
-            u32, // packets dropped
-            [u64; 8] // an extended error and the address of who reported it
+            u32,      // packets dropped
+            [u64; 8]  // an extended error and the address of who reported it
         );
         Self { bytes: vec![0; capacity], control }
     }

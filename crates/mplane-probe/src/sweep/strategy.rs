@@ -495,12 +495,13 @@ impl Strategy {
         }
         let is_it = |flight: &mut Flight| flight.round == mark.round;
         let attempt = state.attempt;
-        let Some(flight) = state.flight.take_if(|it| is_it(it) && attempt == mark.attempt)
+        let Some(flight) =
+            state.flight.take_if(|it| is_it(it) && attempt == mark.attempt)
         else {
             strays.late += 1;
             // A reply to an attempt that is being repeated leaves the repetition its own.
-            let is_repeated = state.flight.as_mut().is_some_and(is_it)
-                || attempt > mark.attempt;
+            let is_repeated =
+                state.flight.as_mut().is_some_and(is_it) || attempt > mark.attempt;
             state.answered |= if is_repeated { 0 } else { bit };
             return;
         };

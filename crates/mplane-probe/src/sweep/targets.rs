@@ -143,7 +143,8 @@ mod tests {
             targets(Family::V4, &["192.0.2.9", "192.0.2.8/30", "192.0.2.1", "192.0.2.9"])
                 .expect("few addresses");
         let texts: Vec<_> = targets.addresses().iter().map(IpAddr::to_string).collect();
-        let expected = ["192.0.2.9", "192.0.2.8", "192.0.2.10", "192.0.2.11", "192.0.2.1"];
+        let expected =
+            ["192.0.2.9", "192.0.2.8", "192.0.2.10", "192.0.2.11", "192.0.2.1"];
         assert_eq!(texts, expected);
         for (place, address) in (0..).zip(targets.addresses()) {
             assert_eq!(targets.place(*address), Some(place));
@@ -156,8 +157,10 @@ mod tests {
         assert_eq!(targets(Family::V4, &["10.0.0.0/16"]).map(|it| it.len()), Ok(65_536));
         let six = targets(Family::V6, &["2001:db8::/112"]).expect("as many");
         assert_eq!((six.len(), six.is_empty()), (65_536, false));
-        let too_many = "these are more than 65536 addresses: give fewer, or smaller networks";
-        for given in [&["10.0.0.0/15"][..], &["10.0.0.0/16", "10.1.0.0"], &["0.0.0.0/0"]] {
+        let too_many =
+            "these are more than 65536 addresses: give fewer, or smaller networks";
+        for given in [&["10.0.0.0/15"][..], &["10.0.0.0/16", "10.1.0.0"], &["0.0.0.0/0"]]
+        {
             assert_eq!(targets(Family::V4, given), Err(too_many.into()), "{given:?}");
         }
         assert_eq!(targets(Family::V6, &["::/0"]), Err(too_many.into()));
