@@ -222,7 +222,8 @@ impl Strategy {
             self.is_stopped = true;
         }
         let Upcoming { due, place, round } = self.upcoming()?;
-        if due > now {
+        // Whether the one before is lost is decided by `handle_timeout`.
+        if due > now || self.state(place)?.flight.is_some() {
             return None;
         }
         let gap = Duration::from_secs(1) / self.settings.rate.max(1);

@@ -182,6 +182,16 @@ fn rounds_are_an_interval_apart_and_their_replies_not_mixed_up() {
 }
 
 #[test]
+fn a_request_is_decided_before_the_next_to_its_target() {
+    let mut script = Script::new("192.0.2.1", 2);
+    script.at(ms(0));
+    // The caller is late, and has not looked at the timeouts.
+    assert_eq!(script.strategy.poll_transmit(INTERVAL), None);
+    script.at(INTERVAL).reply(ms(1001), 1);
+    assert_eq!(script.story(), "2/1/1/0");
+}
+
+#[test]
 fn what_this_machine_dropped_is_asked_for_again_and_counts_once() {
     let mut script = Script::new("192.0.2.0/31", 1);
     script.at(ms(0)).at(ms(10)).reply(ms(15), 0);
