@@ -1,7 +1,7 @@
 //! The measurements as services of a component, and how they are configured.
 //!
-//! The labels and columns of ping are those of the reference, to the letter: results of
-//! both compare.
+//! The labels and columns of ping averages and details are those of the reference, to the
+//! letter: results of both compare. docs/measurements.md is written from the capabilities.
 
 mod metadata;
 mod module;
@@ -308,3 +308,6 @@ fn push<const N: usize>(
         overflow.get_or_insert(error);
     }
 }
+
+#[cfg(test)]
+mod document_tests;
