@@ -46,6 +46,9 @@ const MIN_BUFFER_BYTES: usize = 2048;
 /// comes within a tenth of a second at 40,000 a second.
 const MANY_BYTES: usize = 4 << 20;
 
+/// Memory for packets received at once, in bytes: sixteen short ones.
+const BUFFERS_BYTES: usize = 16 * MIN_BUFFER_BYTES;
+
 /// Most transmit stamps waited for. The kernel delivers them in microseconds.
 const MAX_AWAITED_STAMPS: usize = 1024;
 
@@ -89,13 +92,17 @@ pub struct EchoSocket {
     /// Transmit stamps not yet delivered, `None` when the kernel gives none.
     awaited: Option<AwaitedStamps>,
     /// Where packets are received.
-    packet_buffer: Buffer,
+    packet_buffers: Vec<Buffer>,
     /// Where entries of the error queue are received.
     notice_buffer: Buffer,
     /// How many packets the kernel has dropped, as far as it said.
     dropped: u32,
-    /// A packet in `packet_buffer` that waits until the error queue was looked at.
-    held: Option<Received>,
+    /// Packets in `packet_buffers` that wait until the error queue was looked at.
+    held: Vec<Received>,
+    /// How many of them were given out.
+    given: usize,
+    /// Whether the error queue was looked at since they were received.
+    is_error_queue_empty: bool,
 }
 
 /// What the kernel had for us.
@@ -154,10 +161,12 @@ impl EchoSocket {
             identifier: opened.identifier,
             clock: UserClock::start(),
             awaited: opened.has_kernel_stamps.then(AwaitedStamps::default),
-            packet_buffer: Buffer::new(MIN_BUFFER_BYTES),
+            packet_buffers: buffers(MIN_BUFFER_BYTES),
             notice_buffer: Buffer::new(MIN_BUFFER_BYTES),
             dropped: 0,
-            held: None,
+            held: Vec::new(),
+            given: 0,
+            is_error_queue_empty: false,
         })
     }
 
@@ -213,8 +222,8 @@ impl EchoSocket {
     /// Makes room for replies with a payload of `bytes`.
     pub fn expect_payload(&mut self, bytes: usize) {
         let capacity = MIN_BUFFER_BYTES.max(bytes + HEADROOM_BYTES);
-        self.packet_buffer = Buffer::new(capacity);
-        self.held = None;
+        self.packet_buffers = buffers(capacity);
+        self.held.clear();
     }
 
     /// Makes room for the replies to many requests at once, and asks the kernel to say how
@@ -277,29 +286,57 @@ impl EchoSocket {
     /// Returns what the kernel has for us, `None` when there is nothing now.
     ///
     /// A request's transmit stamp comes before its reply: the kernel queues it first,
-    /// on another queue, so that queue is looked at again once the reply was taken.
+    /// on another queue, so that queue is looked at again once replies were taken.
     pub fn receive(&mut self) -> io::Result<Option<Arrival<'_>>> {
         loop {
-            if let Some(notice) = self.receive_notice()? {
-                return Ok(Some(self.arrival_of_notice(notice)));
+            if !self.is_error_queue_empty {
+                if let Some(notice) = self.receive_notice()? {
+                    return Ok(Some(self.arrival_of_notice(notice)));
+                }
+                self.is_error_queue_empty = true;
             }
-            if let Some(received) = self.held.take() {
-                return Ok(Some(Arrival::Packet {
-                    bytes: self.packet_buffer.bytes(received.length),
-                    source: received.source,
-                    hop_limit: received.hop_limit,
-                    stamp: received.stamp,
-                }));
+            let given = self.given;
+            if given < self.held.len() {
+                self.given += 1;
+                return Ok(self.arrival_of_packet(given));
             }
-            let fd = self.socket.as_raw_fd();
-            let buffer = &mut self.packet_buffer;
-            let received = insist(|| queue::receive_packet(fd, buffer, &self.clock))?;
-            let Some(received) = received else {
+            self.is_error_queue_empty = false;
+            if self.receive_packets()? == 0 {
                 return Ok(None);
-            };
-            self.dropped = received.dropped.unwrap_or(self.dropped);
-            self.held = Some(received);
+            }
         }
+    }
+
+    /// Takes as many packets as there are buffers; returns how many there were.
+    fn receive_packets(&mut self) -> io::Result<usize> {
+        self.given = 0;
+        self.held.clear();
+        let fd = self.socket.as_raw_fd();
+        for buffer in &mut self.packet_buffers {
+            let received = insist(|| queue::receive_packet(fd, buffer, &self.clock));
+            match received {
+                Ok(Some(received)) => {
+                    self.dropped = received.dropped.unwrap_or(self.dropped);
+                    self.held.push(received);
+                }
+                // The error comes again when the packets before it were given out.
+                Err(error) if self.held.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(self.held.len())
+    }
+
+    /// Returns the held packet with this number.
+    fn arrival_of_packet(&self, number: usize) -> Option<Arrival<'_>> {
+        let received = self.held.get(number)?;
+        let buffer = self.packet_buffers.get(number)?;
+        Some(Arrival::Packet {
+            bytes: buffer.bytes(received.length),
+            source: received.source,
+            hop_limit: received.hop_limit,
+            stamp: received.stamp,
+        })
     }
 
     /// Takes the next entry from the error queue that means something to us.
@@ -398,6 +435,13 @@ impl AwaitedStamps {
         let at = self.labels.iter().position(|(awaited, _)| *awaited == number)?;
         self.labels.remove(at).map(|(_, label)| label)
     }
+}
+
+/// Makes buffers for packets of `capacity` bytes: several, unless they are large, so that
+/// the error queue need not be looked at for each packet.
+fn buffers(capacity: usize) -> Vec<Buffer> {
+    let count = (BUFFERS_BYTES / capacity.max(1)).max(1);
+    (0..count).map(|_| Buffer::new(capacity)).collect()
 }
 
 /// Calls `receive` again when it was interrupted or reports the error of an earlier
