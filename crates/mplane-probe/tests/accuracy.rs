@@ -1,4 +1,5 @@
-//! Measurements in labs, compared with the packet log: what truly became of every packet.
+//! Measurements in labs, compared with the packet log, which says what truly became of every
+//! packet, and with a capture at the far end of a veth pair.
 //!
 //! Counts are compared exactly. Delays have on top of those of the log what the log does not
 //! see: the time until the emulator wakes up and reads the request (docs/lab.md). Needs the
@@ -7,8 +8,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::io::{IoSliceMut, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +23,8 @@ use mplane_lab::{Lab, is_privileged};
 use mplane_probe::packet::Family;
 use mplane_probe::ping::{self, Echo, End, Outcome, PingOptions, PingReport};
 use mplane_probe::sweep::{self, SweepOptions, SweepReport, Targets};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
 use support::skip;
 use tokio_util::sync::CancellationToken;
 
@@ -138,13 +145,18 @@ fn arrivals(log: &Log) -> Vec<(u16, &Record)> {
     replies
 }
 
-/// What is true of a run of ping with so many requests: received, duplicates, reordered,
-/// longest loss run.
+/// What is true of a run of ping with so many requests, according to the log.
 fn truth(log: &Log, requests: u16) -> (u64, u64, u64, u64) {
+    truth_of(arrivals(log).into_iter().map(|(sequence, _)| sequence), requests)
+}
+
+/// What is true of a run with these replies in this order: received, duplicates, reordered,
+/// longest loss run.
+fn truth_of(replies: impl Iterator<Item = u16>, requests: u16) -> (u64, u64, u64, u64) {
     let (mut received, mut duplicates, mut reordered) = (0, 0, 0);
     let mut seen = vec![false; requests.into()];
     let mut highest = None;
-    for (sequence, _) in arrivals(log) {
+    for sequence in replies {
         if std::mem::replace(&mut seen[usize::from(sequence)], true) {
             duplicates += 1;
             continue;
@@ -376,9 +388,8 @@ fn a_fast_sweep_loses_nothing_by_itself() {
 
 #[test]
 fn a_link_that_fails_for_a_while_is_a_loss_run() {
-    let keys = "[[link.change]]\nat = \"0s\"\n\
-                [[link.change]]\nat = \"700ms\"\nboth = { loss = 1.0 }\n\
-                [[link.change]]\nat = \"1100ms\"\nboth = { loss = 0.0 }";
+    let keys = "[[link.change]]\nat = \"1s\"\nboth = { loss = 1.0 }\n\
+                [[link.change]]\nat = \"1500ms\"\nboth = { loss = 0.0 }";
     let name = "a_link_that_fails_for_a_while_is_a_loss_run";
     let Some(lab) = start(name, keys) else { return };
     let (echoes, report) = ping(&lab, Family::V4, |options| {
@@ -393,4 +404,155 @@ fn a_link_that_fails_for_a_while_is_a_loss_run() {
         (received, longest)
     );
     assert!(echoes.iter().any(|echo| echo.outcome == Outcome::Lost));
+}
+
+/// The far end of a veth pair, with an address, and nobody in the kernel who answers.
+const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+/// Joins the hosts of a lab by a veth pair too.
+fn join_by_veth(lab: &Lab) {
+    let [a, b] = ["a", "b"].map(|name| lab.host(name).expect("a host"));
+    let mut in_b = b.spawn(Command::new("sleep").arg("60")).expect("a program");
+    let pid = in_b.id();
+    let far = format!("peer name far address 02:00:00:00:00:02 netns {pid}");
+    a.run(|| {
+        ip(&format!("link add near address 02:00:00:00:00:01 type veth {far}"));
+        ip("addr add 198.18.0.1/30 dev near");
+        ip("link set near up");
+        ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:02 dev near");
+    })
+    .expect("a namespace");
+    b.run(|| {
+        ip("addr add 198.18.0.2/30 dev far");
+        ip("link set far up");
+        ip("neigh add 198.18.0.1 lladdr 02:00:00:00:00:01 dev far");
+        std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").expect("ours");
+    })
+    .expect("a namespace");
+    in_b.kill().and_then(|()| in_b.wait()).expect("it ends");
+}
+
+/// Runs `ip`.
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(status.is_ok_and(|status| status.success()), "ip {arguments}");
+}
+
+/// Answers echo requests: some not at all, some twice, some after the next. Ends by itself
+/// when nobody asks for long.
+fn answer(socket: &Socket, is_over: &AtomicBool) {
+    let mut held: Option<Vec<u8>> = None;
+    let mut buffer = [0; 2048];
+    let to = SocketAddr::from(([198, 18, 0, 1], 0)).into();
+    let send = |reply: &[u8]| socket.send_to(reply, &to).expect("there is a route");
+    let mut asked = Instant::now();
+    while !is_over.load(Ordering::Relaxed) && asked.elapsed() < DEADLINE {
+        let Ok(length) = (&*socket).read(&mut buffer) else { continue };
+        asked = Instant::now();
+        let message = &buffer[20..length];
+        if message[0] != 8 {
+            continue;
+        }
+        let sequence = u16::from_be_bytes([message[6], message[7]]);
+        let mut reply = message.to_vec();
+        reply[0] = 0;
+        // The type has changed by 8 in the upper half of its word (RFC 1624).
+        let checksum = u32::from(u16::from_be_bytes([message[2], message[3]])) + 0x0800;
+        let checksum = (checksum & 0xffff) + (checksum >> 16);
+        let checksum = u16::try_from(checksum).expect("folded");
+        reply[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let late = held.take();
+        if sequence % 7 == 3 {
+        } else if sequence % 13 == 2 {
+            held = Some(reply);
+        } else {
+            send(&reply);
+            if sequence % 11 == 5 {
+                send(&reply);
+            }
+        }
+        if let Some(late) = late {
+            send(&late);
+        }
+    }
+}
+
+/// Reads what was captured: moments, by the kernel's clock, and packets.
+fn captured(socket: &Socket) -> Vec<(Duration, Vec<u8>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut packets = Vec::new();
+    let mut buffer = [0; 2048];
+    loop {
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let mut control = nix::cmsg_space!(nix::libc::timespec);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let fd = socket.as_raw_fd();
+        let Ok(message) = recvmsg::<()>(fd, &mut slices, Some(&mut control), flags)
+        else {
+            return packets;
+        };
+        let mut controls = message.cmsgs().expect("there is room for one");
+        let Some(ControlMessageOwned::ScmTimestampns(stamp)) = controls.next() else {
+            panic!("a packet without a stamp");
+        };
+        let length = message.bytes;
+        packets.push((Duration::from(stamp), buffer[..length].to_vec()));
+    }
+}
+
+#[test]
+fn counts_and_delays_are_those_of_a_capture_at_the_far_end() {
+    let name = "counts_and_delays_are_those_of_a_capture_at_the_far_end";
+    let Some(lab) = start(name, "") else { return };
+    join_by_veth(&lab);
+    let open = |domain, kind, protocol: i32| {
+        let open = || Socket::new(domain, kind, Some(Protocol::from(protocol)));
+        let opened = lab.host("b").expect("a host").run(open).expect("a namespace");
+        let socket = opened.expect("sockets of one's own");
+        socket.set_recv_buffer_size(4 << 20).expect("a buffer");
+        socket
+    };
+    // All protocols, in network byte order.
+    let all = i32::from(3_u16.to_be());
+    let capture = open(Domain::PACKET, Type::DGRAM, all);
+    setsockopt(&capture, sockopt::ReceiveTimestampns, &true).expect("stamps");
+    let far_end = open(Domain::IPV4, Type::RAW, 1);
+    far_end.set_read_timeout(Some(ms(20))).expect("a limit");
+    let is_over = AtomicBool::new(false);
+    let (echoes, report) = std::thread::scope(|scope| {
+        scope.spawn(|| answer(&far_end, &is_over));
+        let result = ping(&lab, Family::V4, |options| options.destination = FAR.into());
+        is_over.store(true, Ordering::Relaxed);
+        result
+    });
+    let (mut requests, mut replies) = (BTreeMap::new(), Vec::new());
+    for (moment, packet) in captured(&capture) {
+        match Header::read(&packet).and_then(|it| it.icmp.zip(it.echo)) {
+            Some(([8, _], [_, sequence])) => drop(requests.insert(sequence, moment)),
+            Some(([0, _], [_, sequence])) => replies.push((sequence, moment)),
+            _ => {}
+        }
+    }
+    assert_eq!(requests.len(), 300);
+    let (received, duplicates, reordered, longest) =
+        truth_of(replies.iter().map(|(sequence, _)| *sequence), 300);
+    assert!(received < 280 && duplicates > 10 && reordered > 10);
+    let PingReport { summary, strays, .. } = report;
+    assert_eq!((summary.sent, summary.received), (300, received));
+    assert_eq!((summary.lost, summary.longest_loss_run), (300 - received, longest));
+    assert_eq!((strays.duplicates, strays.reordered), (duplicates, reordered));
+    assert_eq!((strays.late, strays.forged), (0, 0));
+    // The far end is seen twice by this machine's clock, and so are our stamps.
+    let mut errors = Vec::new();
+    for (sequence, echo) in (0..).zip(&echoes) {
+        let reply = replies.iter().find(|(of, _)| *of == sequence);
+        let truth = reply.map(|(_, moment)| moment.saturating_sub(requests[&sequence]));
+        assert_eq!(truth.is_some(), echo.rtt().is_some(), "{sequence}");
+        errors.extend(truth.zip(echo.rtt()).map(|(truth, rtt)| rtt.abs_diff(truth)));
+    }
+    errors.sort_unstable();
+    println!("{:?} {:?}", quantile(&errors, 50), quantile(&errors, 95));
+    for (percent, allowed) in ALLOWED {
+        assert!(quantile(&errors, percent) <= allowed, "{percent} %: {errors:?}");
+    }
 }

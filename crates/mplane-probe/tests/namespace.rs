@@ -372,15 +372,17 @@ fn from_near(source: &str, destination: &str) -> PingOptions {
 
 /// How links and addresses fail and come back, for either kind of socket.
 async fn check_failures() {
-    let up = "link set near up";
-    check_failure(from_near("192.0.2.1", "192.0.2.2"), "link set near down", &[up]).await;
+    let back = "-6 addr add 2001:db8::1/64 dev near nodad";
+    let gone = "-6 addr del 2001:db8::1/64 dev near";
+    check_failure(from_near("2001:db8::1", "2001:db8::2"), gone, &[back]).await;
     let back = "addr add 192.0.2.1/24 dev near";
     let gone = "addr del 192.0.2.1/24 dev near";
     check_failure(from_near("192.0.2.1", "192.0.2.2"), gone, &[back]).await;
-    let back = "-6 addr add 2001:db8::1/64 dev near nodad";
-    let options = from_near("2001:db8::1", "2001:db8::2");
-    ip(back);
-    check_failure(options, "-6 addr del 2001:db8::1/64 dev near", &[back]).await;
+    // A link that is down forgets its neighbours.
+    let back =
+        ["link set near up", "neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev near"];
+    let gone = "link set near down";
+    check_failure(from_near("192.0.2.1", "192.0.2.2"), gone, &back).await;
 }
 
 #[test]
@@ -506,15 +508,23 @@ fn a_missing_permission_is_an_error_that_names_the_remedy() {
     });
 }
 
-/// Another host for all of 10.99.0.0/16.
+/// Another host for all of 10.99.0.0/16 and `2001:db8:c::/112`.
 const CROWD: &str = "
     $inside ip route add local 10.99.0.0/16 dev lo
-    ip route add 10.99.0.0/16 via 192.0.2.2";
+    ip route add 10.99.0.0/16 via 192.0.2.2
+    $inside ip -6 route add local 2001:db8:c::/112 dev lo
+    ip -6 route add 2001:db8:c::/112 via 2001:db8::2";
 
-/// A sweep of 65,536 targets as fast as this machine sends.
+/// Sweeps of 65,536 targets as fast as this machine sends.
 async fn check_crowd() {
-    let network = "10.99.0.0/16".parse().expect("a network");
-    let targets = Targets::new(Family::V4, [&network]).expect("as many as can be");
+    check_all_answer(Family::V4, "10.99.0.0/16").await;
+    check_all_answer(Family::V6, "2001:db8:c::/112").await;
+}
+
+/// Checks that all addresses of a network answer.
+async fn check_all_answer(family: Family, network: &str) {
+    let network = network.parse().expect("a network");
+    let targets = Targets::new(family, [&network]).expect("as many as can be");
     let options = SweepOptions { rate: MAX_RATE, ..SweepOptions::new(targets) };
     let report = sweep::run(options, CancellationToken::new()).await;
     let report = report.unwrap_or_else(|error| panic!("{error}: {error:?}"));
