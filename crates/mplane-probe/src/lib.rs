@@ -2,8 +2,9 @@
 //!
 //! Reading order: [`packet`] (bytes), [`ping::Strategy`] (what to send when, and what
 //! became of it; no socket, no clock), [`socket`] (thin: system calls and kernel time
-//! stamps), [`ping::run()`] (joins the two), [`tcp`] (the same schedule for connections),
-//! [`service`] (all of it as services of a component).
+//! stamps), [`ping::run()`] (joins the two), [`sweep`] (the same for very many
+//! destinations), [`tcp`] (the same schedule for connections), [`service`] (all of it as
+//! services of a component).
 //!
 //! Monotonic clock for delays, UTC for moments. A packet without a reply has no delay,
 //! never a delay of zero.
@@ -12,4 +13,5 @@ pub mod packet;
 pub mod ping;
 pub mod service;
 pub mod socket;
+pub mod sweep;
 pub mod tcp;

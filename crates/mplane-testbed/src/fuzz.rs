@@ -9,6 +9,10 @@ use mplane::json::{Form, decode_all, encode, encode_array};
 use mplane::primitive::{Primitive, Value};
 use mplane::registry::{Registries, Registry};
 use mplane::when::{Instant, When, parse_duration};
+use mplane_probe::packet::{
+    EchoReply, EchoRequest, Family, Framing, Message, read_packet, read_quoted_request,
+};
+use mplane_probe::sweep::CookieKey;
 
 /// Every primitive, so that a byte can choose one.
 const PRIMITIVES: [Primitive; 8] = [
@@ -119,4 +123,51 @@ pub fn registry(input: &[u8]) {
     let uri = registry.uri().to_owned();
     registries.add(registry);
     assert!(registries.registry(&uri).is_some());
+}
+
+/// Reads a packet as an ICMP socket delivers it, and as an error queue quotes a request. The
+/// first byte chooses the family and whether there is an IPv4 header. What is read is within
+/// the packet, prints, and is what a request that was written so says.
+///
+/// # Panics
+///
+/// If it is not.
+pub fn reply(input: &[u8]) {
+    let Some((choice, packet)) = input.split_first() else { return };
+    let family = if choice & 1 == 0 { Family::V4 } else { Family::V6 };
+    let framing = if choice & 2 == 0 { Framing::Bare } else { Framing::Ipv4Header };
+    let key = CookieKey::random();
+    if let Some(quoted) = read_quoted_request(family, packet) {
+        check_payload(packet, quoted.payload, &key);
+    }
+    let read = match read_packet(family, framing, packet) {
+        Ok(read) => read,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    match read.message {
+        Message::EchoReply(reply) => {
+            check_payload(packet, reply.payload, &key);
+            let EchoReply { identifier, sequence, payload } = reply;
+            let mut written = Vec::new();
+            EchoRequest { identifier, sequence, payload }.write(family, &mut written);
+            let again = read_quoted_request(family, &written).expect("a request");
+            let again = (again.identifier, again.sequence, again.payload);
+            assert_eq!(again, (identifier, sequence, payload));
+        }
+        Message::Report(report) => {
+            check_payload(packet, report.quoted.payload, &key);
+            assert!(!report.problem.to_string().is_empty());
+        }
+        Message::Other { .. } => {}
+    }
+}
+
+/// Checks that a payload is no longer than its packet, and proves nothing to who has drawn
+/// its key only now.
+fn check_payload(packet: &[u8], payload: &[u8], key: &CookieKey) {
+    assert!(payload.len() + 8 <= packet.len());
+    assert_eq!(key.read(payload), None);
 }

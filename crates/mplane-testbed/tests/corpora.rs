@@ -36,3 +36,8 @@ fn constraints_are_read_and_printed_alike() {
 fn registries_are_read() {
     run("registry", fuzz::registry);
 }
+
+#[test]
+fn replies_are_read_or_refused() {
+    run("reply", fuzz::reply);
+}

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::io;
 
+use nix::libc;
+
 /// Why a packet did not leave this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Obstacle {
@@ -23,7 +25,8 @@ pub enum Obstacle {
     NoBufferSpace,
     /// No address or port to send from (`EADDRNOTAVAIL`).
     NoSourceAddress,
-    /// Any other error.
+    /// Any other error. `EINVAL` is what a "blackhole" route gives, and an address to send
+    /// from that is gone.
     Other {
         /// The error number of the operating system.
         errno: i32,
@@ -40,6 +43,9 @@ impl fmt::Display for Obstacle {
             Self::TooBig => "too big for the interface",
             Self::NoBufferSpace => "no buffer space",
             Self::NoSourceAddress => "no source address or port available",
+            Self::Other { errno: libc::EINVAL } => {
+                "a blackhole route, or the address to send from is gone"
+            }
             Self::Other { errno } => {
                 return io::Error::from_raw_os_error(*errno).fmt(f);
             }

@@ -7,18 +7,21 @@
 //! microseconds where the name says so. Clocks: moments are UTC, delays monotonic.
 
 mod echo;
+mod jitter;
 mod run;
 mod schedule;
 mod strategy;
 mod summary;
 
 pub use echo::{Echo, EchoError, Outcome, Reply};
+pub(crate) use run::check_destination;
 pub use run::{
-    DEFAULT_PAYLOAD_BYTES, DEFAULT_TIMEOUT, PingError, PingOptions, PingReport, run,
+    DEFAULT_PAYLOAD_BYTES, DEFAULT_TIMEOUT, MAX_DSCP, PingError, PingOptions, PingReport,
+    run,
 };
 pub use schedule::{End, MIN_PERIOD, PeriodTooShortError, Schedule};
 pub use strategy::{
     MAX_OUTSTANDING, STOP_GRACE, Settings, SettingsError, Strategy, Strays, Transmit,
 };
 pub(crate) use summary::Samples;
-pub use summary::{Delays, Summary, Summation, whole_microseconds};
+pub use summary::{Delays, PERCENTILES, Summary, Summation, whole_microseconds};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::echo::Echo;
+use super::echo::{Echo, EchoError, Outcome};
 use super::schedule::End;
 use super::strategy::{Settings, SettingsError, Strategy, Strays};
 use super::summary::{Summary, Summation};
@@ -22,6 +22,9 @@ use crate::socket::{
 /// Payload of a request unless told otherwise, in bytes: with its ICMP header 64 bytes,
 /// as every ping sends.
 pub const DEFAULT_PAYLOAD_BYTES: usize = 56;
+
+/// Largest differentiated services code point (RFC 2474 section 3: six bits).
+pub const MAX_DSCP: u8 = 63;
 
 /// How long a reply is waited for unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,10 +53,15 @@ pub struct PingOptions {
     pub payload_bytes: usize,
     /// How many hops requests may go; `None` for the system's default.
     pub ttl: Option<u8>,
+    /// The differentiated services code point of requests (RFC 2474), 0 to 63.
+    pub dscp: u8,
+    /// How long to listen for duplicates and late replies once all requests are decided.
+    pub linger: Duration,
 }
 
 impl PingOptions {
-    /// Returns options with the default timeout, payload and hop limit.
+    /// Returns options with the default timeout, payload and hop limit, no particular
+    /// service, and an end as soon as all requests are decided.
     pub fn new(destination: IpAddr, period: Duration, end: End) -> Self {
         Self {
             destination,
@@ -63,6 +71,8 @@ impl PingOptions {
             timeout: DEFAULT_TIMEOUT,
             payload_bytes: DEFAULT_PAYLOAD_BYTES,
             ttl: None,
+            dscp: 0,
+            linger: Duration::ZERO,
         }
     }
 }
@@ -76,6 +86,10 @@ pub struct PingReport {
     pub socket: SocketKind,
     /// Replies that decided no request: duplicates, late, forged.
     pub strays: Strays,
+    /// The interarrival jitter (RFC 3550), `None` of fewer than two replies.
+    pub jitter: Option<Duration>,
+    /// The error that the last of the failed requests ended with.
+    pub problem: Option<EchoError>,
     /// Requests not sent since this process was not scheduled in time.
     pub skipped: u64,
 }
@@ -116,6 +130,20 @@ pub enum PingError {
     /// No ICMP socket.
     #[error(transparent)]
     Open(#[from] OpenEchoError),
+    /// The code point does not fit into its six bits.
+    #[error("a dscp of {dscp} is impossible: choose 0 to {MAX_DSCP}")]
+    Dscp {
+        /// The code point asked for.
+        dscp: u8,
+    },
+    /// The code point cannot be set.
+    #[error("cannot set a dscp of {dscp}")]
+    SetDscp {
+        /// The code point asked for.
+        dscp: u8,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The hop limit cannot be set.
     #[error("cannot set a ttl of {ttl}")]
     SetTtl {
@@ -144,8 +172,9 @@ pub enum PingError {
 ///
 /// Sends at once and then every period, at times counted from the start. Calls
 /// `on_echo` for each request as soon as it and all before it are decided, in the
-/// order of sending. Ends when nothing is left to wait for; when `stop` is cancelled,
-/// sends nothing more and waits at most [`STOP_GRACE`](super::STOP_GRACE). May be
+/// order of sending. Ends when nothing is left to wait for and `linger` is over; when
+/// `stop` is cancelled, sends nothing more and waits at most
+/// [`STOP_GRACE`](super::STOP_GRACE). May be
 /// dropped at any time. Memory is bounded whatever the length of the run.
 ///
 /// Needs a Tokio runtime with I/O and time. Unreachable destinations and a firewall's
@@ -158,6 +187,7 @@ pub async fn run(
 ) -> Result<PingReport, PingError> {
     let mut run = Run::prepare(options)?;
     let mut is_stopping = false;
+    let mut linger_end = None;
     loop {
         if !is_stopping && stop.is_cancelled() {
             is_stopping = true;
@@ -168,13 +198,18 @@ pub async fn run(
         run.strategy.handle_timeout(run.clock.elapsed());
         run.transmit()?;
         while let Some(echo) = run.strategy.poll_echo() {
-            run.summation.add(&echo);
+            run.note(&echo);
             on_echo(&echo);
         }
         if run.strategy.is_finished() {
-            return Ok(run.report());
+            let now = run.clock.elapsed();
+            let end =
+                *linger_end.get_or_insert_with(|| now.saturating_add(options.linger));
+            if is_stopping || end <= now {
+                return Ok(run.report());
+            }
         }
-        let wake = run.wake();
+        let wake = run.wake(linger_end);
         tokio::select! {
             () = stop.cancelled(), if !is_stopping => {}
             () = sleep_until(wake) => {}
@@ -203,12 +238,14 @@ struct Run {
     request: Vec<u8>,
     /// The aggregate so far.
     summation: Summation,
+    /// The latest error.
+    problem: Option<EchoError>,
 }
 
 impl Run {
     /// Opens the socket and starts the clock.
     fn prepare(options: PingOptions) -> Result<Self, PingError> {
-        let PingOptions { destination, source, payload_bytes, ttl, .. } = options;
+        let PingOptions { destination, source, payload_bytes, ttl, dscp, .. } = options;
         check_destination(destination)?;
         let family = Family::of(destination);
         let payload = Payload::new(Nonce::random(), payload_bytes)
@@ -220,6 +257,13 @@ impl Run {
         if let Some(ttl) = ttl {
             let set = socket.set_hop_limit(ttl);
             set.map_err(|source| PingError::SetTtl { ttl, source })?;
+        }
+        if dscp > MAX_DSCP {
+            return Err(PingError::Dscp { dscp });
+        }
+        if dscp > 0 {
+            let set = socket.set_dscp(dscp);
+            set.map_err(|source| PingError::SetDscp { dscp, source })?;
         }
         socket.expect_payload(payload_bytes);
         let strategy = Strategy::new(Settings {
@@ -241,6 +285,7 @@ impl Run {
             payload,
             request: Vec::new(),
             summation: Summation::default(),
+            problem: None,
         })
     }
 
@@ -277,10 +322,19 @@ impl Run {
         Ok(())
     }
 
-    /// Returns when to look at the strategy again if nothing arrives.
-    fn wake(&self) -> Instant {
+    /// Adds a decided request to the aggregate.
+    fn note(&mut self, echo: &Echo) {
+        self.summation.add(echo);
+        if let Outcome::Error(error) = echo.outcome {
+            self.problem = Some(error);
+        }
+    }
+
+    /// Returns when to look at the strategy again if nothing arrives. Once all requests
+    /// are decided, that is when listening ends.
+    fn wake(&self, linger_end: Option<Duration>) -> Instant {
         let latest = Instant::now() + MAX_SLEEP;
-        let deadline = self.strategy.poll_timeout();
+        let deadline = linger_end.or_else(|| self.strategy.poll_timeout());
         let wake = deadline.and_then(|deadline| self.clock.instant(deadline));
         wake.map_or(latest, |wake| latest.min(Instant::from_std(wake)))
     }
@@ -291,6 +345,8 @@ impl Run {
             summary: self.summation.summary(),
             socket: self.watched.socket().kind(),
             strays: self.strategy.strays(),
+            jitter: self.strategy.jitter(),
+            problem: self.problem,
             skipped: self.strategy.skipped(),
         }
     }
@@ -328,7 +384,7 @@ fn receive_batch(
 }
 
 /// Refuses destinations that are not one host.
-fn check_destination(destination: IpAddr) -> Result<(), PingError> {
+pub(crate) fn check_destination(destination: IpAddr) -> Result<(), PingError> {
     let is_broadcast = destination == IpAddr::V4(Ipv4Addr::BROADCAST);
     if destination.is_unspecified() || destination.is_multicast() || is_broadcast {
         return Err(PingError::NotUnicast { destination });

@@ -25,6 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::echo::{Echo, EchoError, Outcome, Reply};
+use super::jitter::Jitter;
 use super::schedule::{End, PeriodTooShortError, Schedule};
 use crate::packet::{
     EchoReply, Message, Obstacle, Payload, QuotedEcho, ReceiveStamp, Report,
@@ -97,7 +98,8 @@ pub struct Strays {
     pub duplicates: u64,
     /// First replies to requests already lost or failed.
     pub late: u64,
-    /// Replies overtaken by the reply to a later request. These did decide theirs.
+    /// Replies overtaken by the reply to a later request (RFC 4737 section 3). These did
+    /// decide theirs.
     pub reordered: u64,
     /// Replies and errors with our identifier that our requests did not cause: wrong
     /// nonce, length, sender or sequence number.
@@ -121,6 +123,8 @@ pub struct Strategy {
     answered: AnsweredSet,
     /// The highest request answered so far.
     highest_answered: Option<u64>,
+    /// How much delays differ from reply to reply.
+    jitter: Jitter,
     /// What did not decide anything.
     strays: Strays,
     /// When an interrupted run gives up waiting.
@@ -155,6 +159,7 @@ impl Strategy {
             window: VecDeque::new(),
             answered: AnsweredSet::default(),
             highest_answered: None,
+            jitter: Jitter::default(),
             strays: Strays::default(),
             grace_end: None,
         })
@@ -304,6 +309,11 @@ impl Strategy {
         self.strays
     }
 
+    /// Returns the interarrival jitter of the replies so far, `None` before the second.
+    pub fn jitter(&self) -> Option<Duration> {
+        self.jitter.estimate()
+    }
+
     /// Returns how many requests were not sent since the caller came too late.
     pub fn skipped(&self) -> u64 {
         self.schedule.skipped()
@@ -340,6 +350,7 @@ impl Strategy {
             return;
         }
         slot.decide(Outcome::Reply(Reply { rtt, stamps, hop_limit }));
+        self.jitter.add(rtt);
         if self.highest_answered.is_some_and(|highest| sequence < highest) {
             self.strays.reordered += 1;
         }

@@ -4,7 +4,8 @@
 //! says so, rounded half up.
 //!
 //! Source: RFC 2681 section 4 (minimum, median, percentiles of round-trip delay over
-//! the packets that returned; undefined, not zero, when none did).
+//! the packets that returned; undefined, not zero, when none did); RFC 2330 section 11.3
+//! (percentiles); RFC 3357 (loss runs).
 
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::packet::StampSource;
 
 /// Most delays kept for the median: 512 KiB. Longer runs keep an evenly spaced part.
 const MAX_SAMPLES: usize = 1 << 16;
+
+/// Shares of the delays in percent that [`Delays::percentiles`] has values for.
+pub const PERCENTILES: [usize; 4] = [25, 75, 95, 99];
 
 /// What became of all requests of a run.
 ///
@@ -25,6 +29,9 @@ pub struct Summary {
     pub received: u64,
     /// Requests not answered within the timeout, `reported` ones included.
     pub lost: u64,
+    /// Most requests lost one after another, in the order of sending. Requests that did
+    /// not leave this machine are no part of that order.
+    pub longest_loss_run: u64,
     /// Requests a router or the destination reported an ICMP error about; part of
     /// `lost`.
     pub reported: u64,
@@ -54,6 +61,12 @@ pub struct Delays {
     pub median: Duration,
     /// Longest delay.
     pub max: Duration,
+    /// The least delay that so many of all do not exceed, for each of [`PERCENTILES`].
+    /// As exact as the median.
+    pub percentiles: [Duration; PERCENTILES.len()],
+    /// Standard deviation, estimated from the sample (divided by one less than the
+    /// number of delays) and rounded to whole nanoseconds; `None` of a single delay.
+    pub deviation: Option<Duration>,
 }
 
 impl Delays {
@@ -91,6 +104,8 @@ pub struct Summation {
     counts: Summary,
     /// The delays so far.
     samples: Samples,
+    /// How many of the latest requests are lost.
+    loss_run: u64,
 }
 
 impl Summation {
@@ -118,6 +133,9 @@ impl Summation {
             }
         }
         counts.sent += 1;
+        let is_lost = matches!(echo.outcome, Outcome::Lost | Outcome::Error(_));
+        self.loss_run = if is_lost { self.loss_run + 1 } else { 0 };
+        counts.longest_loss_run = counts.longest_loss_run.max(self.loss_run);
     }
 
     /// Returns the aggregate of the requests added so far.
@@ -126,13 +144,17 @@ impl Summation {
     }
 }
 
-/// Delays, for minimum, mean, median and maximum.
+/// Delays, for their distribution.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples {
     /// How many delays were added.
     count: u64,
     /// Their sum in nanoseconds.
     sum: u128,
+    /// Their mean in nanoseconds, carried along for `squares`.
+    mean: f64,
+    /// The sum of the squares of their distances from the mean (Welford's algorithm).
+    squares: f64,
     /// The shortest.
     min: Duration,
     /// The longest.
@@ -162,24 +184,53 @@ impl Samples {
             self.kept.push(delay);
         }
         self.count += 1;
+        let nanoseconds = delay.as_secs_f64() * 1e9;
+        let distance = nanoseconds - self.mean;
+        self.mean += distance / as_real(self.count);
+        self.squares += distance * (nanoseconds - self.mean);
     }
 
     /// Returns the distribution, `None` when there are no delays.
     pub(crate) fn delays(&self) -> Option<Delays> {
         let count = u128::from(self.count);
         let mean = self.sum.checked_div(count)?;
+        let mut sorted = self.kept.clone();
+        sorted.sort_unstable();
+        let others = self.count.checked_sub(1).filter(|others| *others > 0);
+        let deviation = others
+            .map(|others| (self.squares / as_real(others)).max(0.0).sqrt())
+            .and_then(|ns| Duration::try_from_secs_f64(ns / 1e9).ok());
         Some(Delays {
             min: self.min,
             mean: Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)),
-            median: median(self.kept.clone())?,
+            median: median(&sorted)?,
             max: self.max,
+            percentiles: PERCENTILES
+                .map(|percent| percentile(&sorted, percent).unwrap_or(self.max)),
+            deviation,
         })
     }
 }
 
-/// Returns the median; of an even number, the mean of the two in the middle.
-fn median(mut delays: Vec<Duration>) -> Option<Duration> {
-    delays.sort_unstable();
+/// Returns a number of delays as a real number.
+fn as_real(count: u64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "no run has more than 2⁵³ delays, and a mean bears the rounding"
+    )]
+    let real = count as f64;
+    real
+}
+
+/// Returns the least of the sorted delays that at least `percent` of all do not exceed.
+fn percentile(delays: &[Duration], percent: usize) -> Option<Duration> {
+    let rank = (delays.len() * percent).div_ceil(100);
+    delays.get(rank.checked_sub(1)?).copied()
+}
+
+/// Returns the median of sorted delays; of an even number, the mean of the two in the
+/// middle.
+fn median(delays: &[Duration]) -> Option<Duration> {
     let upper = *delays.get(delays.len() / 2)?;
     if delays.len() % 2 == 1 {
         return Some(upper);
@@ -216,7 +267,8 @@ mod tests {
     #[test]
     fn of_nothing_received_has_no_delays_rather_than_zero() {
         let of_losses = summary([Outcome::Lost, Outcome::Lost]);
-        assert_eq!(of_losses, Summary { sent: 2, lost: 2, ..Summary::default() });
+        let expected = Summary { sent: 2, lost: 2, ..Summary::default() };
+        assert_eq!(of_losses, Summary { longest_loss_run: 2, ..expected });
         assert_eq!(of_losses.delays, None);
         assert_eq!(summary([]), Summary::default());
     }
@@ -254,6 +306,42 @@ mod tests {
     fn median_of_an_odd_number_is_the_one_in_the_middle() {
         let delays = summary([reply(9), reply(1), reply(5)]).delays.expect("replies");
         assert_eq!(delays.median, Duration::from_nanos(5));
+    }
+
+    #[test]
+    fn percentiles_are_delays_that_were_measured() {
+        let of = |delays: &mut dyn Iterator<Item = u64>| {
+            let delays = summary(delays.map(reply)).delays.expect("replies");
+            delays.percentiles.map(|delay| delay.as_nanos())
+        };
+        assert_eq!(of(&mut (1..=100)), [25, 75, 95, 99]);
+        assert_eq!(of(&mut (1..=101)), [26, 76, 96, 100]);
+        assert_eq!(of(&mut (1..=4)), [1, 3, 4, 4]);
+        assert_eq!(of(&mut [7].into_iter()), [7; 4]);
+    }
+
+    #[test]
+    fn deviation_is_that_of_the_sample() {
+        let of = |delays: &[u64]| {
+            let delays = summary(delays.iter().map(|ns| reply(*ns))).delays;
+            delays.expect("replies").deviation.map(|deviation| deviation.as_nanos())
+        };
+        assert_eq!(of(&[5000]), None, "a single delay has none");
+        assert_eq!(of(&[5000, 5000, 5000]), Some(0));
+        // Squares of 3000, 1000, 1000, 3000 over 3: the root of 6,666,666.6.
+        assert_eq!(of(&[7000, 9000, 11_000, 13_000]), Some(2582));
+        // Far from zero, where sums of squares would lose the difference.
+        let far = 4_000_000_000_000;
+        assert_eq!(of(&[far, far + 1000]), Some(707));
+    }
+
+    #[test]
+    fn the_longest_loss_run_is_of_requests_that_left() {
+        let not_sent = Outcome::Error(EchoError::NotSent(Obstacle::Prohibited));
+        let outcomes =
+            [Outcome::Lost, reply(1), Outcome::Lost, not_sent, Outcome::Lost, reply(1)];
+        assert_eq!(summary(outcomes).longest_loss_run, 2);
+        assert_eq!(summary([reply(1)]).longest_loss_run, 0);
     }
 
     #[test]

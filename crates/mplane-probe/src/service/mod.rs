@@ -1,10 +1,14 @@
 //! The measurements as services of a component, and how they are configured.
 //!
-//! The labels and columns of ping are those of the reference, to the letter: results of
-//! both compare.
+//! The labels and columns of ping averages and details are those of the reference, to the
+//! letter: results of both compare. docs/measurements.md is written from the capabilities.
 
+mod metadata;
 mod module;
 mod ping;
+mod probe;
+mod statistics;
+mod sweep;
 mod tcp_connect;
 
 use std::io;
@@ -22,30 +26,49 @@ use tracing::{info, warn};
 
 use crate::packet::Family;
 use crate::ping::End;
-use crate::socket;
+use crate::socket::{self, EchoSocket};
+use crate::sweep::{DEFAULT_RATE, MAX_RATE};
 
-/// The temporal scope of every active measurement: from now on, at most once a second.
+/// The temporal scope of measurements that repeat with its period: from now on, at most
+/// once a second.
 const SCOPE: &str = "now ... future / 1s";
+
+/// The temporal scope of measurements that have their pace from parameters.
+const OPEN_SCOPE: &str = "now ... future";
 
 /// How often something is measured if the specification does not say.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
 
 /// The configuration of one service.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
 pub enum ServiceConfig {
-    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4` and the same for IPv6.
+    /// ICMP echo: `ping-average-ip4`, `ping-detail-ip4`, `ping-statistics-ip4`,
+    /// `ping-sweep-ip4` and the same for IPv6.
     Ping {
         /// The IPv4 address to send from; without it there is no IPv4.
         ip4: Option<Source>,
         /// The IPv6 address to send from; without it there is no IPv6.
         ip6: Option<Source>,
+        /// Packets a second of sweeps at most, 1 to [`MAX_RATE`].
+        #[serde(default = "default_sweep_rate")]
+        sweep_rate: u32,
     },
     /// TCP handshakes: `tcp-connect-ip4`.
     TcpConnect {
         /// The IPv4 address to connect from.
         ip4: Source,
     },
+}
+
+/// Returns how many packets a second sweeps send unless configured.
+fn default_sweep_rate() -> u32 {
+    DEFAULT_RATE
 }
 
 /// The address that a service sends from.
@@ -84,8 +107,11 @@ impl ServiceConfig {
     /// Checks that the addresses are there and of the right family.
     pub fn check(&self) -> Result<(), SetUpError> {
         match self {
-            Self::Ping { ip4: None, ip6: None } => Err(SetUpError::NoSource),
-            Self::Ping { ip4, ip6 } => {
+            Self::Ping { ip4: None, ip6: None, .. } => Err(SetUpError::NoSource),
+            Self::Ping { sweep_rate: rate, .. } if !(1..=MAX_RATE).contains(rate) => {
+                Err(SetUpError::SweepRate { rate: *rate })
+            }
+            Self::Ping { ip4, ip6, .. } => {
                 ip4.map_or(Ok(()), |source| source.check(Family::V4))?;
                 ip6.map_or(Ok(()), |source| source.check(Family::V6))
             }
@@ -153,6 +179,23 @@ fn source_towards_from(any: IpAddr, destination: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
+/// Keeps the kernel stamping packets.
+///
+/// The kernel switches time stamps on a while after the first socket has asked for them.
+/// This one asks as long as a service is there, so that the first packet of a run has its
+/// stamp.
+#[derive(Clone, Debug)]
+struct Stamps {
+    _socket: Option<Arc<EchoSocket>>,
+}
+
+impl Stamps {
+    /// Asks for stamps, where a socket can be had.
+    fn ask(family: Family) -> Self {
+        Self { _socket: EchoSocket::open(family, None).ok().map(Arc::new) }
+    }
+}
+
 /// Makes the services that a section of a configuration asks for and that work here. What
 /// does not is logged with the remedy.
 pub async fn services(
@@ -162,7 +205,7 @@ pub async fn services(
     let mut services: Vec<Arc<dyn Service>> = Vec::new();
     configured.check()?;
     match configured {
-        ServiceConfig::Ping { ip4, ip6 } => {
+        ServiceConfig::Ping { ip4, ip6, sweep_rate } => {
             for (source, family) in [(ip4, Family::V4), (ip6, Family::V6)] {
                 let Some(source) = source else { continue };
                 let availability = socket::detect(family).await;
@@ -172,7 +215,12 @@ pub async fn services(
                 }
                 info!("{availability}");
                 if let Some(source) = source.resolve(family) {
-                    services.extend(ping::services(source, registries)?);
+                    let stamps = Stamps::ask(family);
+                    services.extend(ping::services(source, &stamps, registries)?);
+                    services.extend(statistics::services(source, &stamps, registries)?);
+                    let sweeps =
+                        sweep::services(source, *sweep_rate, &stamps, registries)?;
+                    services.extend(sweeps);
                 }
             }
         }
@@ -199,6 +247,12 @@ pub enum SetUpError {
         /// The family it should have.
         family: Family,
     },
+    /// A rate that is none.
+    #[error("sweep-rate {rate} is impossible: choose 1 to {MAX_RATE} packets a second")]
+    SweepRate {
+        /// The rate.
+        rate: u32,
+    },
     /// An element is missing from the registries.
     #[error("a capability cannot be made")]
     Capability(#[from] BuildError),
@@ -221,14 +275,25 @@ fn address(specification: &Specification, name: &str) -> Result<IpAddr, RunError
 
 /// Returns how often and how long a specification asks to measure.
 fn pace(work: &Work) -> (Duration, End) {
-    let period = work.specification.when().period().unwrap_or(DEFAULT_PERIOD);
-    let end = match work.duration {
+    (work.specification.when().period().unwrap_or(DEFAULT_PERIOD), end(work))
+}
+
+/// Returns how long a specification asks to measure.
+fn end(work: &Work) -> End {
+    match work.duration {
         // A scope that is one instant asks for one packet.
         Some(Duration::ZERO) => End::Count(1),
         Some(duration) => End::After(duration),
         None => End::Never,
-    };
-    (period, end)
+    }
+}
+
+/// Returns how names of a family end.
+const fn suffix(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip4",
+        Family::V6 => "ip6",
+    }
 }
 
 /// Pushes a row. The first that does not fit ends the run: nothing is measured that
@@ -243,3 +308,6 @@ fn push<const N: usize>(
         overflow.get_or_insert(error);
     }
 }
+
+#[cfg(test)]
+mod document_tests;

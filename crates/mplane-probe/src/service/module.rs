@@ -33,7 +33,7 @@ impl FromModule for ServiceConfig {
             };
             *source = Some(self::source(argument, text)?);
         }
-        Ok(vec![Self::Ping { ip4, ip6 }])
+        Ok(vec![Self::Ping { ip4, ip6, sweep_rate: super::default_sweep_rate() }])
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
             translate(PING, &[("ip4addr", "192.0.2.1"), ("ip6addr", "AUTO")]);
         assert_eq!(
             translated.unwrap(),
-            "[Ping { ip4: Some(Address(192.0.2.1)), ip6: Some(Auto) }]"
+            "[Ping { ip4: Some(Address(192.0.2.1)), ip6: Some(Auto), sweep_rate: 10000 }]"
         );
     }
 

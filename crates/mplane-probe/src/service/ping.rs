@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use mplane::message::{BuildError, Capability, Statement};
 use mplane::primitive::Value;
-use mplane::registry::{Element, Registries};
+use mplane::registry::Registries;
 use mplane::when::Instant;
 use mplane_runtime::service::{Completed, Run, RunError, Service, Work};
 
-use super::{SCOPE, address, pace, push};
+use super::metadata::Metadata;
+use super::{SCOPE, Stamps, address, pace, push, suffix};
 use crate::packet::Family;
-use crate::ping::{Echo, Outcome, PingOptions, PingReport, run, whole_microseconds};
-use crate::socket::EchoSocket;
+use crate::ping::{Echo, Outcome, PingOptions, run, whole_microseconds};
 
 /// What a result contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,28 +33,17 @@ struct Ping {
     content: Content,
     family: Family,
     metadata: Metadata,
-    /// The kernel switches time stamps on a while after the first socket has asked for
-    /// them. This one asks as long as the service is there, so that the first packet of
-    /// a run has its stamp.
-    _stamps: Option<EchoSocket>,
-}
-
-/// The elements that say how a result came about.
-#[derive(Clone)]
-struct Metadata {
-    timestamp_source: Arc<Element>,
-    socket_kind: Arc<Element>,
+    _stamps: Stamps,
 }
 
 /// Makes the services of one family that send from an address.
 pub(super) fn services(
     source: IpAddr,
+    stamps: &Stamps,
     registries: &Registries,
 ) -> Result<[Arc<dyn Service>; 2], BuildError> {
-    Ok([
-        Arc::new(Ping::new(Content::Average, source, registries)?),
-        Arc::new(Ping::new(Content::Detail, source, registries)?),
-    ])
+    let make = |content| Ping::new(content, source, stamps, registries).map(Arc::new);
+    Ok([make(Content::Average)?, make(Content::Detail)?])
 }
 
 impl Ping {
@@ -62,13 +51,11 @@ impl Ping {
     fn new(
         content: Content,
         source: IpAddr,
+        stamps: &Stamps,
         registries: &Registries,
     ) -> Result<Self, BuildError> {
         let family = Family::of(source);
-        let suffix = match family {
-            Family::V4 => "ip4",
-            Family::V6 => "ip6",
-        };
+        let suffix = suffix(family);
         let (name, columns): (_, &[&str]) = match content {
             Content::Average => (
                 "average",
@@ -89,29 +76,18 @@ impl Ping {
         for column in columns {
             statement = statement.column(registries, column)?;
         }
-        let element = |name| {
-            let core = mplane::registry::CORE;
-            registries.element(core, name).map(Arc::clone).map_err(BuildError::from)
-        };
-        let metadata = Metadata {
-            timestamp_source: element("timestamp.source")?,
-            socket_kind: element("socket.kind")?,
-        };
         Ok(Self {
             capability: Capability::new(statement),
             content,
             family,
-            metadata,
-            _stamps: EchoSocket::open(family, None).ok(),
+            metadata: Metadata::new(mplane::registry::CORE, registries)?,
+            _stamps: stamps.clone(),
         })
     }
 
     /// Measures, and pushes rows.
     async fn measure(&self, work: Work) -> Result<Completed, RunError> {
-        let suffix = match self.family {
-            Family::V4 => "ip4",
-            Family::V6 => "ip6",
-        };
+        let suffix = suffix(self.family);
         let destination = address(&work.specification, &format!("destination.{suffix}"))?;
         let source = address(&work.specification, &format!("source.{suffix}"))?;
         let (period, end) = pace(&work);
@@ -141,7 +117,7 @@ impl Ping {
                 Some(Value::Natural(report.summary.received)),
             ])?;
         }
-        Ok(Completed { metadata: self.metadata.of(&report) })
+        Ok(Completed { metadata: self.metadata.of(&report.summary, report.socket) })
     }
 }
 
@@ -152,23 +128,5 @@ impl Service for Ping {
 
     fn run(&self, work: Work) -> Run<'_> {
         Box::pin(self.measure(work))
-    }
-}
-
-impl Metadata {
-    /// Says how the result of a run came about.
-    fn of(&self, report: &PingReport) -> Vec<(Arc<Element>, Option<Value>)> {
-        let summary = &report.summary;
-        let stamps = match (summary.kernel_stamped, summary.user_stamped) {
-            (0, 0) => None,
-            (_, 0) => Some("kernel"),
-            (0, _) => Some("user"),
-            _ => Some("mixed"),
-        };
-        let text = |text: &str| Value::String(text.into());
-        vec![
-            (Arc::clone(&self.timestamp_source), stamps.map(text)),
-            (Arc::clone(&self.socket_kind), Some(text(&report.socket.to_string()))),
-        ]
     }
 }

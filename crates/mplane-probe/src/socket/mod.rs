@@ -22,6 +22,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 
 pub use availability::{Access, Availability, detect};
@@ -39,6 +41,13 @@ const HEADROOM_BYTES: usize = 128;
 
 /// Smallest receive buffer, in bytes: an ICMPv6 error fills the smallest link of IPv6.
 const MIN_BUFFER_BYTES: usize = 2048;
+
+/// Receive buffer for many replies, in bytes: the kernel takes some 1,000 for each, so what
+/// comes within a tenth of a second at 40,000 a second.
+const MANY_BYTES: usize = 4 << 20;
+
+/// Memory for packets received at once, in bytes: sixteen short ones.
+const BUFFERS_BYTES: usize = 16 * MIN_BUFFER_BYTES;
 
 /// Most transmit stamps waited for. The kernel delivers them in microseconds.
 const MAX_AWAITED_STAMPS: usize = 1024;
@@ -83,11 +92,17 @@ pub struct EchoSocket {
     /// Transmit stamps not yet delivered, `None` when the kernel gives none.
     awaited: Option<AwaitedStamps>,
     /// Where packets are received.
-    packet_buffer: Buffer,
+    packet_buffers: Vec<Buffer>,
     /// Where entries of the error queue are received.
     notice_buffer: Buffer,
-    /// A packet in `packet_buffer` that waits until the error queue was looked at.
-    held: Option<Received>,
+    /// How many packets the kernel has dropped, as far as it said.
+    dropped: u32,
+    /// Packets in `packet_buffers` that wait until the error queue was looked at.
+    held: Vec<Received>,
+    /// How many of them were given out.
+    given: usize,
+    /// Whether the error queue was looked at since they were received.
+    is_error_queue_empty: bool,
 }
 
 /// What the kernel had for us.
@@ -146,9 +161,12 @@ impl EchoSocket {
             identifier: opened.identifier,
             clock: UserClock::start(),
             awaited: opened.has_kernel_stamps.then(AwaitedStamps::default),
-            packet_buffer: Buffer::new(MIN_BUFFER_BYTES),
+            packet_buffers: buffers(MIN_BUFFER_BYTES),
             notice_buffer: Buffer::new(MIN_BUFFER_BYTES),
-            held: None,
+            dropped: 0,
+            held: Vec::new(),
+            given: 0,
+            is_error_queue_empty: false,
         })
     }
 
@@ -190,11 +208,44 @@ impl EchoSocket {
         }
     }
 
+    /// Sets the differentiated services code point of requests: 0 to 63.
+    pub fn set_dscp(&self, dscp: u8) -> io::Result<()> {
+        // The lower two bits are those of congestion notification (RFC 3168).
+        let class = libc::c_int::from(dscp) << 2;
+        match self.family {
+            Family::V4 => setsockopt(&self.socket, sockopt::Ipv4Tos, &class)?,
+            Family::V6 => setsockopt(&self.socket, sockopt::Ipv6TClass, &class)?,
+        }
+        Ok(())
+    }
+
     /// Makes room for replies with a payload of `bytes`.
     pub fn expect_payload(&mut self, bytes: usize) {
         let capacity = MIN_BUFFER_BYTES.max(bytes + HEADROOM_BYTES);
-        self.packet_buffer = Buffer::new(capacity);
-        self.held = None;
+        self.packet_buffers = buffers(capacity);
+        self.held.clear();
+    }
+
+    /// Makes room for the replies to many requests at once, and asks the kernel to say how
+    /// many packets it drops nevertheless.
+    ///
+    /// The room is what the system allows: sysctl `net.core.rmem_max`, or more with
+    /// `CAP_NET_ADMIN`.
+    pub fn expect_many(&self) {
+        if setsockopt(&self.socket, sockopt::RcvBufForce, &MANY_BYTES).is_err()
+            && let Err(error) = self.socket.set_recv_buffer_size(MANY_BYTES)
+        {
+            tracing::debug!(%error, "the receive buffer stays as it is");
+        }
+        if let Err(error) = setsockopt(&self.socket, sockopt::RxqOvfl, &1) {
+            tracing::debug!(%error, "the kernel does not say what it drops");
+        }
+    }
+
+    /// Returns how many packets the kernel has dropped since the socket was opened, for
+    /// want of room, as far as it said with later packets. Wraps.
+    pub fn dropped(&self) -> u32 {
+        self.dropped
     }
 
     /// Sends a request, without waiting.
@@ -235,28 +286,57 @@ impl EchoSocket {
     /// Returns what the kernel has for us, `None` when there is nothing now.
     ///
     /// A request's transmit stamp comes before its reply: the kernel queues it first,
-    /// on another queue, so that queue is looked at again once the reply was taken.
+    /// on another queue, so that queue is looked at again once replies were taken.
     pub fn receive(&mut self) -> io::Result<Option<Arrival<'_>>> {
         loop {
-            if let Some(notice) = self.receive_notice()? {
-                return Ok(Some(self.arrival_of_notice(notice)));
+            if !self.is_error_queue_empty {
+                if let Some(notice) = self.receive_notice()? {
+                    return Ok(Some(self.arrival_of_notice(notice)));
+                }
+                self.is_error_queue_empty = true;
             }
-            if let Some(received) = self.held.take() {
-                return Ok(Some(Arrival::Packet {
-                    bytes: self.packet_buffer.bytes(received.length),
-                    source: received.source,
-                    hop_limit: received.hop_limit,
-                    stamp: received.stamp,
-                }));
+            let given = self.given;
+            if given < self.held.len() {
+                self.given += 1;
+                return Ok(self.arrival_of_packet(given));
             }
-            let fd = self.socket.as_raw_fd();
-            let buffer = &mut self.packet_buffer;
-            let received = insist(|| queue::receive_packet(fd, buffer, &self.clock))?;
-            let Some(received) = received else {
+            self.is_error_queue_empty = false;
+            if self.receive_packets()? == 0 {
                 return Ok(None);
-            };
-            self.held = Some(received);
+            }
         }
+    }
+
+    /// Takes as many packets as there are buffers; returns how many there were.
+    fn receive_packets(&mut self) -> io::Result<usize> {
+        self.given = 0;
+        self.held.clear();
+        let fd = self.socket.as_raw_fd();
+        for buffer in &mut self.packet_buffers {
+            let received = insist(|| queue::receive_packet(fd, buffer, &self.clock));
+            match received {
+                Ok(Some(received)) => {
+                    self.dropped = received.dropped.unwrap_or(self.dropped);
+                    self.held.push(received);
+                }
+                // The error comes again when the packets before it were given out.
+                Err(error) if self.held.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(self.held.len())
+    }
+
+    /// Returns the held packet with this number.
+    fn arrival_of_packet(&self, number: usize) -> Option<Arrival<'_>> {
+        let received = self.held.get(number)?;
+        let buffer = self.packet_buffers.get(number)?;
+        Some(Arrival::Packet {
+            bytes: buffer.bytes(received.length),
+            source: received.source,
+            hop_limit: received.hop_limit,
+            stamp: received.stamp,
+        })
     }
 
     /// Takes the next entry from the error queue that means something to us.
@@ -355,6 +435,13 @@ impl AwaitedStamps {
         let at = self.labels.iter().position(|(awaited, _)| *awaited == number)?;
         self.labels.remove(at).map(|(_, label)| label)
     }
+}
+
+/// Makes buffers for packets of `capacity` bytes: several, unless they are large, so that
+/// the error queue need not be looked at for each packet.
+fn buffers(capacity: usize) -> Vec<Buffer> {
+    let count = (BUFFERS_BYTES / capacity.max(1)).max(1);
+    (0..count).map(|_| Buffer::new(capacity)).collect()
 }
 
 /// Calls `receive` again when it was interrupted or reports the error of an earlier

@@ -32,7 +32,8 @@ impl Buffer {
             [libc::timespec; 3],
             libc::timespec,
             libc::c_int,
-            [u64; 8] // an extended error and the address of who reported it
+            u32,      // packets dropped
+            [u64; 8]  // an extended error and the address of who reported it
         );
         Self { bytes: vec![0; capacity], control }
     }
@@ -54,6 +55,8 @@ pub(super) struct Received {
     pub(super) hop_limit: Option<u8>,
     /// When it came.
     pub(super) stamp: ReceiveStamp,
+    /// How many packets the kernel had dropped, for want of room, when this one came.
+    pub(super) dropped: Option<u32>,
 }
 
 /// An entry of the error queue.
@@ -95,6 +98,7 @@ pub(super) fn receive_packet(
     let user = clock.read();
     let mut kernel = None;
     let mut hop_limit = None;
+    let mut dropped = None;
     // Control messages that did not fit are none: the packet itself is good.
     for control in message.cmsgs().into_iter().flatten() {
         match control {
@@ -106,6 +110,7 @@ pub(super) fn receive_packet(
             | ControlMessageOwned::Ipv6HopLimit(hops) => {
                 hop_limit = u8::try_from(hops).ok();
             }
+            ControlMessageOwned::RxqOvfl(packets) => dropped = Some(packets),
             _ => {}
         }
     }
@@ -114,6 +119,7 @@ pub(super) fn receive_packet(
         source: message.address.as_ref().and_then(ip_address),
         hop_limit,
         stamp: ReceiveStamp { user, kernel },
+        dropped,
     })
 }
 
