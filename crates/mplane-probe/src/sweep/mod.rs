@@ -11,12 +11,12 @@
 
 mod cookie;
 mod run;
+mod state;
 mod strategy;
 mod targets;
 
 pub use cookie::{COOKIE_BYTES, CookieKey, Mark};
 pub use run::{DEFAULT_RATE, MAX_RATE, SweepError, SweepOptions, SweepReport, run};
-pub use strategy::{
-    INTERVAL, MAX_COUNT, Settings, Strategy, Strays, TargetReport, Transmit,
-};
+pub use state::TargetReport;
+pub use strategy::{INTERVAL, MAX_COUNT, Settings, Strategy, Strays, Transmit};
 pub use targets::{MAX_TARGETS, Targets, TargetsError};

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::cookie::{COOKIE_BYTES, CookieKey};
-use super::strategy::{MAX_COUNT, Settings, Strategy, Strays, TargetReport};
+use super::state::TargetReport;
+use super::strategy::{MAX_COUNT, Settings, Strategy, Strays};
 use super::targets::Targets;
 use crate::packet::{
     EchoRequest, Family, MAX_PAYLOAD_BYTES, Report, read_packet, read_quoted_request,

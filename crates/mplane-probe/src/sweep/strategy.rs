@@ -17,10 +17,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::cookie::{CookieKey, Mark};
+use super::state::{Arrived, Flight, State, TargetReport};
 use super::targets::Targets;
 use crate::packet::{
     Message, Obstacle, QuotedEcho, ReceiveStamp, Report, StampSource, TransmitStamp,
-    UserStamp, round_trip,
+    UserStamp,
 };
 use crate::ping::{EchoError, STOP_GRACE};
 
@@ -77,30 +78,6 @@ pub struct Transmit {
     pub mark: Mark,
 }
 
-/// What became of the requests to one target. `sent` is `received` and `lost`, and one more
-/// if the sweep was stopped while it was on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TargetReport {
-    /// Whom they went to.
-    pub address: IpAddr,
-    /// Requests that left.
-    pub sent: u32,
-    /// Those answered in time.
-    pub received: u32,
-    /// Those not answered in time, or by an error.
-    pub lost: u32,
-    /// Requests that did not leave this machine.
-    pub unsent: u32,
-    /// The shortest delay.
-    pub min: Option<Duration>,
-    /// The mean delay, cut to whole nanoseconds.
-    pub mean: Option<Duration>,
-    /// The longest delay.
-    pub max: Option<Duration>,
-    /// The latest error.
-    pub problem: Option<EchoError>,
-}
-
 /// What came besides first replies in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Strays {
@@ -141,33 +118,16 @@ pub struct Strategy {
     overflowed: Option<Duration>,
     /// What did not count.
     strays: Strays,
-    /// Delays by their clocks: kernel and user.
-    stamped: [u64; 2],
+    /// Delays from stamps of the kernel.
+    kernel_stamped: u64,
+    /// Delays from the clock of this process.
+    user_stamped: u64,
     /// Requests sent again.
     repeated: u64,
     /// When an interrupted sweep gives up waiting.
     grace_end: Option<Duration>,
     /// Whether nothing more is sent.
     is_stopped: bool,
-}
-
-/// What is known of one target.
-#[derive(Debug, Clone, Default)]
-struct State {
-    sent: u32,
-    received: u32,
-    lost: u32,
-    unsent: u32,
-    min: Duration,
-    sum: Duration,
-    max: Duration,
-    /// The request on its way.
-    flight: Option<Flight>,
-    /// The attempt at the present request.
-    attempt: u8,
-    /// A bit for each round that was answered.
-    answered: u128,
-    problem: Option<EchoError>,
 }
 
 /// A request that comes next.
@@ -177,14 +137,6 @@ struct Upcoming {
     /// The place of its target.
     place: u32,
     /// Its round.
-    round: u8,
-}
-
-/// A request on its way.
-#[derive(Debug, Clone, Copy)]
-struct Flight {
-    number: u64,
-    sent: TransmitStamp,
     round: u8,
 }
 
@@ -206,7 +158,8 @@ impl Strategy {
             first: 0,
             overflowed: None,
             strays: Strays::default(),
-            stamped: [0; 2],
+            kernel_stamped: 0,
+            user_stamped: 0,
             repeated: 0,
             grace_end: None,
             is_stopped: false,
@@ -253,11 +206,9 @@ impl Strategy {
         self.back_offs = 0;
         self.window.push_back(transmit.mark.target);
         if let Some(state) = self.state_mut(transmit.mark.target) {
-            // A repeated request counts once.
-            state.sent += u32::from(transmit.mark.attempt == 0);
             let sent = TransmitStamp { user: stamp, kernel: None };
             let round = transmit.mark.round;
-            state.flight = Some(Flight { number: transmit.number, sent, round });
+            state.depart(Flight { number: transmit.number, sent, round });
         }
         self.advance();
     }
@@ -276,13 +227,7 @@ impl Strategy {
         }
         self.back_offs = 0;
         if let Some(state) = self.state_mut(place) {
-            state.problem = Some(EchoError::NotSent(obstacle));
-            if transmit.mark.attempt == 0 {
-                state.unsent += 1;
-            } else {
-                state.lost += 1;
-            }
-            state.attempt = 0;
+            state.fail_to_depart(obstacle);
         }
         self.advance();
     }
@@ -326,10 +271,8 @@ impl Strategy {
         if let Some(state) = self.state_mut(place)
             && state.flight.take_if(|it| wire(it.number) == wire_sequence).is_some()
         {
-            state.lost += 1;
-            state.attempt = 0;
             let problem = report.problem;
-            state.problem = Some(EchoError::Reported { from, problem });
+            state.lose(Some(EchoError::Reported { from, problem }));
         }
         self.forget_decided();
     }
@@ -360,8 +303,7 @@ impl Strategy {
                         state.attempt += 1;
                         to_repeat = Some(flight.round);
                     } else {
-                        state.attempt = 0;
-                        state.lost += 1;
+                        state.lose(None);
                     }
                 } else if is_over {
                     state.flight = None;
@@ -406,21 +348,7 @@ impl Strategy {
     /// Returns what is known of each target that was asked, in their order.
     pub fn reports(&self) -> impl Iterator<Item = TargetReport> {
         let all = self.settings.targets.addresses().iter().zip(&self.states);
-        let asked = all.filter(|(_, state)| state.sent + state.unsent > 0);
-        asked.map(|(address, state)| {
-            let of = |delay| (state.received > 0).then_some(delay);
-            TargetReport {
-                address: *address,
-                sent: state.sent,
-                received: state.received,
-                lost: state.lost,
-                unsent: state.unsent,
-                min: of(state.min),
-                mean: of(state.sum / state.received.max(1)),
-                max: of(state.max),
-                problem: state.problem,
-            }
-        })
+        all.filter_map(|(address, state)| state.report(*address))
     }
 
     /// Returns what came besides first replies in time.
@@ -430,7 +358,7 @@ impl Strategy {
 
     /// Returns how many delays are of stamps of the kernel and of this process.
     pub fn stamped(&self) -> [u64; 2] {
-        self.stamped
+        [self.kernel_stamped, self.user_stamped]
     }
 
     /// Returns how many requests were sent again since packets were dropped here.
@@ -489,41 +417,11 @@ impl Strategy {
             strays.forged += 1;
             return;
         };
-        let bit = 1_u128.checked_shl(mark.round.into()).unwrap_or_default();
-        if state.answered & bit != 0 {
-            strays.duplicates += 1;
-            return;
-        }
-        let is_it = |flight: &mut Flight| flight.round == mark.round;
-        let attempt = state.attempt;
-        let Some(flight) =
-            state.flight.take_if(|it| is_it(it) && attempt == mark.attempt)
-        else {
-            strays.late += 1;
-            // A reply to an attempt that is being repeated leaves the repetition its own.
-            let is_repeated =
-                state.flight.as_mut().is_some_and(is_it) || attempt > mark.attempt;
-            state.answered |= if is_repeated { 0 } else { bit };
-            return;
-        };
-        state.answered |= bit;
-        state.attempt = 0;
-        let (rtt, sources) = round_trip(&flight.sent, &stamp);
-        // The reply counts by when it came, not by when we got round to it.
-        if rtt > timeout {
-            state.lost += 1;
-            strays.late += 1;
-        } else {
-            let is_first = state.received == 0;
-            state.min = if is_first { rtt } else { state.min.min(rtt) };
-            state.max = state.max.max(rtt);
-            state.sum += rtt;
-            state.received += 1;
-            let [kernel, user] = &mut self.stamped;
-            match sources.delay {
-                StampSource::Kernel => *kernel += 1,
-                StampSource::User => *user += 1,
-            }
+        match state.arrive(mark, &stamp, timeout) {
+            Arrived::Again => strays.duplicates += 1,
+            Arrived::Late => strays.late += 1,
+            Arrived::InTime(StampSource::Kernel) => self.kernel_stamped += 1,
+            Arrived::InTime(StampSource::User) => self.user_stamped += 1,
         }
         self.forget_decided();
     }
