@@ -21,7 +21,7 @@ use mplane::when::{Instant as Moment, When};
 use mplane_runtime::http::path;
 use mplane_runtime::tls::fresh_token;
 
-use crate::peer::{Ask, Peer, Unanswered, each};
+use crate::peer::{Ask, PAUSE, Peer, each};
 
 /// How many capabilities a component has.
 pub(super) const CAPABILITIES: usize = 10;
@@ -91,6 +91,21 @@ pub(super) async fn register(components: Vec<Peer>, at_once: usize) -> Vec<Peer>
     each(asks.collect(), at_once, |(ask, mut peer)| async move {
         let answer = peer.must(ask).await;
         assert_taken(&answer);
+        peer
+    })
+    .await
+}
+
+/// Registers components that close their connections at once, so many at the same time.
+pub(super) async fn register_and_leave(
+    components: Vec<Peer>,
+    at_once: usize,
+) -> Vec<Peer> {
+    let asks = components.into_iter().map(|peer| (registration(&peer.name), peer));
+    each(asks.collect(), at_once, |(ask, mut peer)| async move {
+        let answer = peer.must(ask).await;
+        assert_taken(&answer);
+        peer.leave();
         peer
     })
     .await
@@ -203,14 +218,10 @@ impl Component {
         // After a connection is lost it is worth to know at once that there is another.
         let mut wait = 0;
         loop {
-            let answer = self.peer.ask(poll(wait)).await;
-            let (status, body) = match answer {
-                Ok(answer) => answer,
-                Err(Unanswered) => {
-                    wait = 0;
-                    tokio::time::sleep(crate::peer::PAUSE).await;
-                    continue;
-                }
+            let Ok((status, body)) = self.peer.ask(poll(wait)).await else {
+                wait = 0;
+                tokio::time::sleep(PAUSE).await;
+                continue;
             };
             match status {
                 StatusCode::OK => {
@@ -227,7 +238,7 @@ impl Component {
                     let name = self.peer.name.clone();
                     self.peer.insist(|| registration(&name)).await;
                 }
-                _ => tokio::time::sleep(crate::peer::PAUSE).await,
+                _ => tokio::time::sleep(PAUSE).await,
             }
         }
     }

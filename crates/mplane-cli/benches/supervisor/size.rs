@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::JoinSet;
 
 use crate::Stage;
-use crate::actors::{Ledger, poll, register};
+use crate::actors::{Ledger, poll, register, register_and_leave};
 use crate::figures::{Clock, Memory, headline, verdict};
 use crate::lives::{PAIRS, clients, together, work};
 use crate::peer::{Ask, Peer};
@@ -53,8 +53,10 @@ pub(super) async fn memory(stage: &Stage) {
     let mut from = 100;
     for size in SIZES.into_iter().skip(1).filter(|size| fits(*size)) {
         let before = settled(&supervisor).await;
-        let mut components = register_more(stage, &supervisor, from..from + size).await;
-        components.iter_mut().for_each(Peer::leave);
+        let numbers = from..from + size;
+        let components =
+            stage.members.peers(Role::Component, numbers, supervisor.address);
+        let components = register_and_leave(components, AT_ONCE).await;
         from += size;
         let registered = settled(&supervisor).await;
         let waiting = waiting(components).await;
