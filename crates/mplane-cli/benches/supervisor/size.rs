@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const MOST_KB: f64 = 35.0;
 
 /// How often each of the components polls whose cost is measured.
-const POLLS: usize = 200;
+const POLLS: usize = 400;
 
 /// How long lives are lived at each step.
 const TOGETHER: Duration = Duration::from_secs(2);
