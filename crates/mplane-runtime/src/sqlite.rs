@@ -119,33 +119,36 @@ impl Readers {
         Self { path, idle: Mutex::new(Vec::new()) }
     }
 
-    /// Reads on a thread where that may take its time.
+    /// Reads on a thread where that may take its time: what is not found by its key.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {
         let readers = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = idle.pop();
-            drop(idle);
-            let connection = match kept {
-                Some(connection) => connection,
-                None => open_reader(&readers.path)?,
-            };
-            let found = act(&connection)?;
-            let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < IDLE_READERS {
-                idle.push(connection);
-            }
-            Ok(found)
-        });
-        match read.await {
-            Ok(read) => {
-                read.map_err(|error: rusqlite::Error| ReadError(error.to_string()))
-            }
-            Err(_) => Err(ReadError("the program ends".into())),
+        let read = tokio::task::spawn_blocking(move || readers.look_up(act));
+        read.await.unwrap_or_else(|_| Err(ReadError("the program ends".into())))
+    }
+
+    /// Reads here and now what is found by its key: that takes less than to change threads,
+    /// and never waits for who writes.
+    pub fn look_up<T>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.pop();
+        drop(idle);
+        let failed = |error: rusqlite::Error| ReadError(error.to_string());
+        let connection = match kept {
+            Some(connection) => connection,
+            None => open_reader(&self.path).map_err(failed)?,
+        };
+        let found = act(&connection).map_err(failed)?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_READERS {
+            idle.push(connection);
         }
+        Ok(found)
     }
 }
 

@@ -221,6 +221,10 @@ impl Directory {
     pub fn register(&mut self, from: &Identity, capability: Capability) {
         let Some(component) = self.components.get_mut(from) else { return };
         let token = capability.token();
+        // Components register all they have again and again: what is known stays.
+        if component.capabilities.get(&token).is_some_and(|known| **known == capability) {
+            return;
+        }
         // A label names one capability of a component: a new one under it replaces.
         let same: Vec<_> = component
             .capabilities

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -264,8 +264,12 @@ pub fn answer(
     *response.status_mut() = status;
     let headers: &mut HeaderMap = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    if let Ok(features) = Features::OURS.to_string().parse() {
+    if let Some(features) = OURS.clone() {
         headers.insert(mplane::features::HEADER, features);
     }
     response
 }
+
+/// What we understand, as a header: written once.
+static OURS: LazyLock<Option<header::HeaderValue>> =
+    LazyLock::new(|| Features::OURS.to_string().parse().ok());

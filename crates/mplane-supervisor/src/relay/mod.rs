@@ -367,7 +367,7 @@ impl Relay {
             Message::Exception(_) => End::Exception,
             other => return Err(ReportError::Kind(other.kind().key())),
         };
-        let reported = self.store.reported(from, &token).await?.ok_or_else(unexpected)?;
+        let reported = self.store.reported(from, &token)?.ok_or_else(unexpected)?;
         let message = self.to_client(&reported, from, message);
         let stepped = self.store.delivered(&reported, end, &message, now).await?;
         match stepped.effect {
@@ -554,7 +554,7 @@ impl Relay {
     async fn settled(&self, id: Id, end: End, now: Timestamp) -> Result<(), StoreError> {
         self.metrics.settled.get_or_create(&EndLabel { end: end.word() }).inc();
         self.redeeming.wake(&id);
-        match self.store.parent(id).await? {
+        match self.store.parent(id)? {
             Some(whole) => self.complete(Some(whole), now).await,
             None => Ok(()),
         }

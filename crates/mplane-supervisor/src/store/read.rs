@@ -191,9 +191,8 @@ impl Archive {
         token: &Token,
     ) -> Result<Option<Told>, StoreError> {
         let (client, token) = (identity_text(client), token.clone());
-        let known =
-            self.control.read(move |connection| known(connection, &client, &token));
-        let Some(known) = known.await? else { return Ok(None) };
+        let known = self.control.look_up(|connection| known(connection, &client, &token));
+        let Some(known) = known? else { return Ok(None) };
         Ok(Some(match known.life.state {
             crate::life::State::Settled(_) => {
                 let result = self.result(known.id).await?;
@@ -220,13 +219,13 @@ impl Archive {
 
     /// Returns what a report of a component is about; `None` if nothing with this token
     /// was handed to it.
-    pub async fn reported(
+    pub fn reported(
         &self,
         component: &Identity,
         token: &Token,
     ) -> Result<Option<Reported>, StoreError> {
         let (component, token) = (identity_text(component), token.clone());
-        let read = self.control.read(move |connection| {
+        let read = self.control.look_up(|connection| {
             let found = find(connection, &component, &token)?;
             Ok(found.map(|found| Reported {
                 id: found.id,
@@ -235,7 +234,7 @@ impl Archive {
                 life: found.life,
             }))
         });
-        Ok(read.await?)
+        Ok(read?)
     }
 
     /// Returns the components as they were written down.
@@ -263,14 +262,14 @@ impl Archive {
     }
 
     /// Returns the specification for many components of which one is a part, if it is.
-    pub async fn parent(&self, id: Id) -> Result<Option<Id>, StoreError> {
-        let read = self.control.read(move |connection| {
+    pub fn parent(&self, id: Id) -> Result<Option<Id>, StoreError> {
+        let read = self.control.look_up(|connection| {
             connection
                 .prepare_cached("SELECT parent FROM specification WHERE id = ?1")?
                 .query_row(params![id.number()], |row| row.get(0))
                 .optional()
         });
-        Ok(read.await?.flatten().map(Id::of))
+        Ok(read?.flatten().map(Id::of))
     }
 
     /// Returns specifications for many components all of whose parts have ended, and that

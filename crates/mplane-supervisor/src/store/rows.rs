@@ -138,8 +138,8 @@ pub(super) fn note(
     connection
         .prepare_cached(
             "INSERT INTO step (specification, number, at_us, what, detail)
-             SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4 FROM step
-             WHERE specification = ?1",
+             VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM step
+                          WHERE specification = ?1), ?2, ?3, ?4)",
         )?
         .execute(params![id.number(), now.as_microsecond(), what, detail])
         .map(drop)

@@ -102,7 +102,7 @@ impl Bench {
 
     async fn deliver(&self, id: Id, component: &str, message: Message) -> Effect {
         let handed = token(&format!("handed-{}", id.0));
-        let reported = self.store.reported(&probe(component), &handed).await.unwrap();
+        let reported = self.store.reported(&probe(component), &handed).unwrap();
         let reported = reported.expect("it was handed to it");
         let end = match message {
             Message::Exception(_) => End::Exception,
