@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::oneshot;
 
 /// Writes of one commit at most: a bound on how long the first waits for the last.
@@ -302,7 +302,9 @@ fn write_group(connection: &mut Connection, group: Vec<Write>, used: &AtomicU64)
         group.into_iter().map(|write| (write.act, write.done)).unzip();
     let mut outcomes = Vec::with_capacity(acts.len());
     let written = (|| {
-        let mut transaction = connection.transaction()?;
+        // A transaction that reads before it writes would not wait for who holds the lock.
+        let mut transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for act in acts {
             // A write that fails leaves no trace; the others go on.
             let savepoint = transaction.savepoint()?;

@@ -301,3 +301,67 @@ async fn a_copy_is_a_store_and_what_is_none_is_refused() {
     let error = Archive::open(nothing.path()).unwrap_err().to_string();
     assert!(error.contains("is no store of a supervisor"), "{error}");
 }
+
+#[tokio::test]
+async fn a_database_that_another_program_locks_is_waited_for() {
+    let bench = Bench::new();
+    let (control, _) = files(bench.folder.path());
+    let mut other = Connection::open(control).unwrap();
+    let held = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
+    let held = held.unwrap();
+    let mut accept = Box::pin(bench.accept("me", "t", "a"));
+    tokio::select! {
+        biased;
+        _ = &mut accept => panic!("accepted while the database is locked"),
+        () = std::future::ready(()) => {}
+    }
+    // Reading goes on meanwhile.
+    assert!(bench.store.told(&client("me"), &token("t")).await.unwrap().is_none());
+    held.rollback().unwrap();
+    assert_eq!(accept.await.1, Acceptance::New);
+    assert!(bench.store.told(&client("me"), &token("t")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_log_that_ends_early_or_in_rubbish_costs_the_latest_steps_alone() {
+    const ACCEPTED: usize = 30;
+    let bench = Bench::new();
+    for number in 0..ACCEPTED {
+        bench.accept("me", &format!("t{number}"), "a").await;
+    }
+    let (control, results) = files(bench.folder.path());
+    let log = |database: &Path| PathBuf::from(format!("{}-wal", database.display()));
+    let whole = std::fs::read(log(&control)).unwrap();
+    let mut last = 0;
+    // Parts of the log as a machine that loses its power may leave it.
+    for eighths in 0..=8 {
+        let kept = whole.len() * eighths / 8;
+        for rubbish in [&b""[..], &[0xa5; 5_000]] {
+            let folder = tempfile::tempdir().unwrap();
+            let (control_copy, results_copy) = files(folder.path());
+            for (from, to) in [(&control, &control_copy), (&results, &results_copy)] {
+                std::fs::copy(from, to).unwrap();
+            }
+            std::fs::copy(log(&results), log(&results_copy)).unwrap();
+            std::fs::write(log(&control_copy), [&whole[..kept], rubbish].concat())
+                .unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            let mut found = Vec::new();
+            for number in 0..ACCEPTED {
+                let name = format!("t{number}");
+                let known = store.told(&client("me"), &token(&name)).await.unwrap();
+                let stories = store.stories(name, None).await.unwrap().stories;
+                let steps: usize = stories.iter().map(|story| story.steps.len()).sum();
+                assert_eq!(known.is_some(), steps == 1, "a specification has its story");
+                found.push(known.is_some());
+            }
+            let count = found.iter().take_while(|found| **found).count();
+            assert!(!found[count..].contains(&true), "{found:?}");
+            assert!(count >= last, "the more is kept of the log, the more is known");
+            last = count;
+            let bench = Bench { store, folder };
+            assert_eq!(bench.accept("me", "next", "a").await.1, Acceptance::New);
+        }
+    }
+    assert_eq!(last, ACCEPTED);
+}
