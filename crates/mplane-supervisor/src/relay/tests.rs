@@ -1,10 +1,12 @@
 //! The relay with a clock of its own: components and clients are lines of the test.
 
+use std::time::Duration;
+
 use mplane::access::{Identity, IdentityRule, Policy};
 use mplane::features::Features;
 use mplane::message::{
-    Capability, Envelope, Interrupt, Message, Receipt, Redemption, ResultStatement,
-    Specification, Statement, Table,
+    CALLBACK, Capability, Envelope, Exception, Interrupt, Message, Receipt, Redemption,
+    ResultStatement, Specification, Statement, Table,
 };
 use mplane::primitive::Value;
 use mplane::registry::Registries;

@@ -1,0 +1,356 @@
+//! What clients are answered: they see what is offered, specify, redeem and interrupt.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use mplane::access::{CapabilityName, Identity, Withheld};
+use mplane::features::{Feature, Features};
+use mplane::json;
+use mplane::message::{Capability, Exception, Message, Receipt, Specification};
+use mplane::token::Token;
+use tracing::{info, warn};
+
+use super::{GRACE, Relay};
+use crate::fan_out;
+use crate::life::{Asked, Effect, End, State};
+use crate::metrics::{RefusedLabel, RefusedReason};
+use crate::store::{Acceptance, Id, Known, New, StoreError, Told};
+
+/// The answer to a client.
+#[derive(Debug)]
+pub struct Reply {
+    /// What to send back now.
+    pub message: Message,
+    /// The specification whose result is still to come: a server may wait for it.
+    pub pending: Option<Id>,
+    /// What the policy withheld, to be logged; the message does not tell it.
+    pub withheld: Option<Withheld>,
+}
+
+impl Reply {
+    /// Makes an answer that is final.
+    pub(super) fn finally(message: impl Into<Message>) -> Self {
+        Self { message: message.into(), pending: None, withheld: None }
+    }
+}
+
+impl Relay {
+    /// Returns the capabilities that a client may use, and can read with these features.
+    pub fn capabilities(
+        &self,
+        client: &Identity,
+        features: Features,
+        now: Timestamp,
+    ) -> Vec<Capability> {
+        let shared = self.shared();
+        let offers = shared.directory.offers(&shared.may(client), now);
+        drop(shared);
+        let wholes = fan_out::capabilities(&offers, &self.registries);
+        let mut shown: Vec<_> = offers.into_iter().map(|offer| offer.shown).collect();
+        shown.extend(wholes);
+        shown.retain(|capability| features.can_read(capability));
+        shown
+    }
+
+    /// Answers a client. `fresh` become tokens where new ones are needed: between the
+    /// client and us, and between us and the component.
+    pub async fn handle(
+        &self,
+        from: &Identity,
+        message: Message,
+        fresh: [Token; 2],
+        now: Timestamp,
+    ) -> Reply {
+        let token = message.token();
+        let handled = match message {
+            Message::Specification(specification) => {
+                self.accept(from, specification, None, fresh, now).await
+            }
+            Message::Redemption(redemption) => {
+                self.state_of(from, redemption.token(), now).await
+            }
+            Message::Interrupt(interrupt) => {
+                self.interrupt(from, interrupt.token(), now).await
+            }
+            other => {
+                let [fresh, _] = fresh;
+                let text = format!(
+                    "a supervisor takes specifications, redemptions and interrupts from \
+                     clients, not a message of kind {}",
+                    other.kind()
+                );
+                return exception(other.token().unwrap_or(fresh), text);
+            }
+        };
+        handled.unwrap_or_else(|error| {
+            self.metrics.store_failures.inc();
+            self.shared().broken = Some(error.to_string());
+            warn!(client = %from, %error, "the store does not work");
+            let text = format!("this supervisor cannot store what it accepts: {error}");
+            Reply::finally(Exception::new(token, text))
+        })
+    }
+
+    /// Answers a specification for one component, named by its identity as text.
+    pub async fn handle_for(
+        &self,
+        from: &Identity,
+        specification: Specification,
+        component: &str,
+        fresh: [Token; 2],
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        self.accept(from, specification, Some(component), fresh, now).await
+    }
+
+    /// Accepts or refuses a specification, for one component if that is said.
+    async fn accept(
+        &self,
+        from: &Identity,
+        mut asked: Specification,
+        only: Option<&str>,
+        [fresh, handed_token]: [Token; 2],
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let token = match asked.stated_token() {
+            Some(token) => token.clone(),
+            None if asked.when().is_definite() => asked.token(),
+            None => fresh,
+        };
+        asked.set_token(Some(token.clone()));
+        if let Some(label) = fan_out::base_label(asked.label().unwrap_or_default()) {
+            let label = label.to_owned();
+            return self.accept_whole(from, asked, &label, now).await;
+        }
+        let chosen = {
+            let shared = self.shared();
+            let may = shared.may(from);
+            let is_meant = |component: &Identity, capability: &Capability| {
+                only.is_none_or(|only| component.to_string() == only)
+                    && may(component, capability)
+            };
+            let chosen = shared.directory.choose(&is_meant, &asked, now);
+            chosen.map_err(|reason| shared.refuse(from, &asked, &reason, now))
+        };
+        let choice = match chosen {
+            Ok(choice) => choice,
+            Err(refused) => {
+                let reason = RefusedReason::capability;
+                return self.refuse(from, &asked, refused, reason, now).await;
+            }
+        };
+        let Some(delays) = asked.when().delays(now) else {
+            let text = format!("the temporal scope {} is over", asked.when());
+            let (refused, reason) = (exception(token, text), RefusedReason::scope);
+            return self.refuse(from, &asked, refused, reason, now).await;
+        };
+        let id = self.store.next_id();
+        let mut handed = asked.clone();
+        handed.set_link(None);
+        // Reference components compute the token of a definite scope themselves, and
+        // answer with the one that they got otherwise.
+        handed.set_token(Some(handed_token.clone()));
+        let label = choice.capability.label().map(|label| format!("{label}-{}", id.0));
+        handed.set_label(label);
+        let end = delays.end.and_then(|delay| now.checked_add(delay).ok());
+        let deadline = end.and_then(|end| end.checked_add(GRACE).ok());
+        let label = asked.label().map(ToOwned::to_owned);
+        let new = New {
+            id,
+            client: from.clone(),
+            token: token.clone(),
+            label,
+            component: choice.component.clone(),
+            handed_token,
+            capability: CapabilityName::of(&choice.capability),
+            asked: asked.clone().into(),
+            handed: handed.into(),
+            deadline,
+            queue: self.queue(),
+        };
+        let started = Instant::now();
+        let accepted = self.store.accept(new, now).await?;
+        self.metrics.store.observe(started.elapsed().as_secs_f64());
+        match accepted {
+            Acceptance::Known => self.state_of(from, &token, now).await,
+            Acceptance::QueueFull => {
+                let text = format!(
+                    "{} specifications wait for component {}, as many as are kept; try \
+                     again later",
+                    self.queue(),
+                    choice.component
+                );
+                let (refused, reason) = (exception(token, text), RefusedReason::queue);
+                self.refuse(from, &asked, refused, reason, now).await
+            }
+            Acceptance::New => {
+                self.metrics.accepted.inc();
+                info!(specification = id.0, client = %from, component = %choice.component,
+                    "accepted");
+                self.look_before(deadline);
+                self.wake(&choice.component);
+                let message = Receipt::of(&asked).into();
+                Ok(Reply { message, pending: Some(id), withheld: None })
+            }
+        }
+    }
+
+    /// Refuses a specification, unless it is one that was accepted before: then its
+    /// capability may be gone, and what came of it still counts.
+    pub(super) async fn refuse(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        refused: Reply,
+        why: RefusedReason,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let token = asked.token();
+        if self.store.told(from, &token).await?.is_some() {
+            return self.state_of(from, &token, now).await;
+        }
+        self.metrics.refused.get_or_create(&RefusedLabel { reason: why }).inc();
+        if let Message::Exception(exception) = &refused.message {
+            let reason = exception.message().to_owned();
+            self.store.refuse(from, &token, asked.label(), reason, now).await?;
+        }
+        Ok(refused)
+    }
+
+    /// Answers a client with what there is: the result, or a receipt.
+    pub(super) async fn state_of(
+        &self,
+        from: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let Some(told) = self.store.told(from, token).await? else {
+            let text = format!("no specification of yours has token {token}");
+            return Ok(exception(token.clone(), text));
+        };
+        let (Told::Pending(known, _) | Told::Ended(known, _)) = &told;
+        if let Err(withheld) = self.permit_known(from, known) {
+            let text = format!(
+                "you may not use the capability of the specification with token {token} \
+                 any more"
+            );
+            let mut reply = exception(token.clone(), text);
+            reply.withheld = Some(withheld);
+            return Ok(reply);
+        }
+        let unreadable = |what: &str| {
+            let text =
+                format!("what came of the specification with token {token} {what}");
+            exception(token.clone(), text)
+        };
+        Ok(match told {
+            Told::Pending(known, so_far) => {
+                let registries = self.registries_of(&known.component);
+                let asked = known.asked.as_deref().unwrap_or_default();
+                let asked = json::decode(asked.as_bytes(), registries);
+                let Ok(Message::Specification(asked)) = asked else {
+                    return Ok(unreadable("cannot be told: its registry is not here"));
+                };
+                if asked.when().is_repeated() {
+                    self.ask_progress(&known, now).await?;
+                }
+                let so_far = so_far
+                    .and_then(|text| json::decode(text.as_bytes(), registries).ok());
+                let message = so_far.unwrap_or_else(|| Receipt::of(&asked).into());
+                Reply { message, pending: Some(known.id), withheld: None }
+            }
+            Told::Ended(known, Some(text)) => {
+                let registries = self.registries_of(&known.component);
+                match json::decode(text.as_bytes(), registries) {
+                    Ok(message) => {
+                        self.metrics.redeemed.inc();
+                        self.store.redeemed(known.id, now);
+                        Reply::finally(message)
+                    }
+                    Err(error) => {
+                        warn!(specification = known.id.0, %error, "cannot be read");
+                        unreadable("cannot be read: its registry is not here")
+                    }
+                }
+            }
+            Told::Ended(known, None) => {
+                Reply::finally(Exception::new(Some(token.clone()), ended(&known)))
+            }
+        })
+    }
+
+    /// Takes an interrupt of a client.
+    async fn interrupt(
+        &self,
+        from: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        if let Some(Told::Pending(known, _)) = self.store.told(from, token).await?
+            && self.permit_known(from, &known).is_ok()
+        {
+            let parts = if known.is_whole {
+                self.store.parts(known.id).await?
+            } else {
+                vec![(known.id, known.component, false)]
+            };
+            let word = "interrupted before the component fetched it";
+            let word = Exception::new(Some(token.clone()), word).into();
+            for (id, component, is_settled) in parts {
+                if is_settled {
+                    continue;
+                }
+                match self.store.interrupted(id, &word, now).await?.map(|it| it.effect) {
+                    Some(Effect::Wake) => self.wake(&component),
+                    Some(Effect::Settle(end)) => self.settled(id, end, now).await?,
+                    _ => {}
+                }
+            }
+        }
+        self.state_of(from, token, now).await
+    }
+
+    /// Has a component asked for the results so far of a repeat. References are not: they
+    /// know no redemptions that they fetch.
+    async fn ask_progress(
+        &self,
+        known: &Known,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let is_ours = self.look(|directory| {
+            let component = directory.component(&known.component);
+            component.is_some_and(|it| it.features.has(Feature::NativeValues))
+        });
+        let is_free =
+            known.life.state == State::Receipted && known.life.progress == Asked::Unasked;
+        if is_ours
+            && is_free
+            && self.store.ask_progress(known.id, now).await? == Effect::Wake
+        {
+            self.wake(&known.component);
+        }
+        Ok(())
+    }
+}
+
+/// Says how a specification ended of which nothing is kept.
+fn ended(known: &Known) -> String {
+    let component = &known.component;
+    match known.life.state {
+        State::Settled(End::Lost) => {
+            format!("lost: nothing came from component {component} in time")
+        }
+        State::Settled(End::Interrupted) => {
+            "interrupted before the component fetched it".into()
+        }
+        _ => format!(
+            "what component {component} delivered is not kept any more; mplane why tells \
+             when it went"
+        ),
+    }
+}
+
+/// Makes an answer that is an exception.
+pub(super) fn exception(token: Token, text: impl Into<String>) -> Reply {
+    Reply::finally(Exception::new(Some(token), text))
+}

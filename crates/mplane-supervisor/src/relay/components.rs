@@ -1,0 +1,271 @@
+//! What components are answered: they register, fetch what is for them, and report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mplane::access::{CapabilityName, Identity, Withheld};
+use mplane::features::{Feature, Features};
+use mplane::json;
+use mplane::message::{
+    CALLBACK, Interrupt, Message, Redemption, Specification, Statement,
+};
+use mplane::primitive::Value;
+use mplane::registry::{CORE, Registries};
+use mplane::when::When;
+use tracing::{info, warn};
+
+use super::Relay;
+use crate::directory::{Dialect, RegisterError};
+use crate::life::{Effect, End};
+use crate::store::{Handed, Reported, StoreError};
+
+/// How long a hand-out may stay without an answer before it is made again: our components
+/// answer at once, and start nothing twice.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// How often components come that are told when, in seconds: as often as references do when
+/// nobody tells them.
+const CALLBACK_PERIOD_S: u64 = 5;
+
+impl Relay {
+    /// Takes note of a capability or a withdrawal of a component.
+    pub async fn register(
+        &self,
+        from: &Identity,
+        message: Message,
+        features: Features,
+        dialect: Dialect,
+        now: Timestamp,
+    ) -> Result<(), OfferError> {
+        match message {
+            Message::Capability(mut capability) => {
+                if dialect == Dialect::Array && capability.when().is_moment() {
+                    // What they write for "any time".
+                    capability.set_when(When::now_to_future());
+                }
+                {
+                    let shared = self.shared();
+                    shared.policy.permit_offer(from, &CapabilityName::of(&capability))?;
+                    shared.directory.check(from, &capability)?;
+                }
+                self.store.register(from, &capability, features, dialect, now).await?;
+                let mut shared = self.shared();
+                shared.directory.arrive(from, features, dialect, now, now);
+                shared.directory.register(from, capability);
+                self.metrics.registrations.inc();
+                Ok(())
+            }
+            Message::Withdrawal(withdrawal) => {
+                let token = withdrawal.token();
+                self.store.withdraw(from, token, "withdrawn", now).await?;
+                self.shared().directory.withdraw(from, token);
+                Ok(())
+            }
+            other => Err(OfferError::Kind(other.kind().key())),
+        }
+    }
+
+    /// Hands out what is queued for a component; `None` if it is not registered.
+    pub async fn fetch(
+        &self,
+        from: &Identity,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Message>>, StoreError> {
+        let lease = {
+            let mut shared = self.shared();
+            let Some(component) = shared.directory.component(from) else {
+                return Ok(None);
+            };
+            // References start a specification twice that they get twice.
+            let is_ours = component.features.has(Feature::NativeValues);
+            shared.heard_of(from, now);
+            if !shared.pending.remove(from) {
+                return Ok(Some(Vec::new()));
+            }
+            is_ours.then_some(LEASE)
+        };
+        let fetched = self.store.fetch(from, lease, now).await;
+        let (handed, is_more) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                self.metrics.store_failures.inc();
+                self.shared().pending.insert(from.clone());
+                return Err(error);
+            }
+        };
+        if is_more {
+            self.shared().pending.insert(from.clone());
+        }
+        if !handed.is_empty() && lease.is_some() {
+            self.look_before(now.checked_add(LEASE).ok());
+        }
+        for handed in &handed {
+            if let Handed::Specification { accepted, .. } = handed {
+                self.metrics.handed.inc();
+                let waited = now.duration_since(*accepted).as_secs_f64();
+                self.metrics.dispatch.observe(waited.max(0.0));
+            }
+        }
+        let registries = self.registries_of(from);
+        let messages = handed.iter().filter_map(|handed| read_handed(registries, handed));
+        Ok(Some(messages.collect()))
+    }
+
+    /// Returns the specification that tells a component when to come again, if it lets its
+    /// supervisor say so: at once when more waits for it, else about [`CALLBACK_PERIOD_S`]
+    /// later, at a phase of its own, so that not all come together.
+    pub fn callback(&self, component: &Identity, now: Timestamp) -> Option<Message> {
+        let shared = self.shared();
+        let registered = shared.directory.component(component)?;
+        if !registered.has_callback() || registered.dialect == Dialect::Array {
+            return None;
+        }
+        let seconds = if shared.pending.contains(component) {
+            1
+        } else {
+            pause_s(&component.to_string(), now)
+        };
+        drop(shared);
+        let scope = When::now_for(Duration::from_secs(seconds));
+        let statement = Statement::measure(scope).labelled(CALLBACK);
+        Some(Specification::new(statement).into())
+    }
+
+    /// Takes note of a receipt, a result or an exception of a component.
+    pub async fn report(
+        &self,
+        from: &Identity,
+        message: Message,
+        now: Timestamp,
+    ) -> Result<(), ReportError> {
+        self.shared().heard_of(from, now);
+        let token = message.token().ok_or(ReportError::NoToken)?;
+        let unexpected = || ReportError::Unexpected(token.to_string());
+        let end = match message {
+            Message::Receipt(_) => {
+                let stepped = self.store.promised(from, &token, now).await?;
+                return stepped.map(drop).ok_or_else(unexpected);
+            }
+            Message::Result(_) | Message::Envelope(_) => End::Result,
+            Message::Exception(_) => End::Exception,
+            other => return Err(ReportError::Kind(other.kind().key())),
+        };
+        let reported = self.store.reported(from, &token)?.ok_or_else(unexpected)?;
+        let message = self.to_client(&reported, from, message);
+        let stepped = self.store.delivered(&reported, end, &message, now).await?;
+        match stepped.effect {
+            Effect::Settle(end) => self.settled(stepped.id, end, now).await?,
+            Effect::Progress => self.redeeming.wake(&stepped.id),
+            Effect::TooLate => {
+                self.metrics.too_late.inc();
+                info!(specification = stepped.id.0, component = %from, "delivered once more");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Gives a message of a component the token and label that the client knows, and says
+    /// which component it comes from.
+    fn to_client(
+        &self,
+        reported: &Reported,
+        component: &Identity,
+        message: Message,
+    ) -> Message {
+        let (token, label) = (Some(reported.token.clone()), reported.label.clone());
+        match message {
+            Message::Result(mut result) => {
+                result.set_token(token);
+                result.set_label(label);
+                result.set_link(None);
+                if let Ok(element) = self.registries.element(CORE, "component.identity") {
+                    let value = Some(Value::String(component.to_string().into()));
+                    // A component that says so itself, or a full section, stays as it is.
+                    let _unchanged =
+                        result.add_metadata(Arc::clone(element), value).is_err();
+                }
+                result.into()
+            }
+            Message::Exception(mut exception) => {
+                exception.set_token(token);
+                exception.into()
+            }
+            Message::Envelope(mut envelope) => {
+                envelope.set_token(token);
+                envelope.set_label(label);
+                envelope.into()
+            }
+            other => other,
+        }
+    }
+}
+
+/// Reads what is handed to a component.
+fn read_handed(registries: &Registries, handed: &Handed) -> Option<Message> {
+    let (Handed::Specification { id, text, .. }
+    | Handed::Interrupt { id, text }
+    | Handed::Redemption { id, text }) = handed;
+    match json::decode(text.as_bytes(), registries) {
+        Ok(Message::Specification(specification)) => Some(match handed {
+            Handed::Specification { .. } => specification.into(),
+            Handed::Interrupt { .. } => Interrupt::of(&specification).into(),
+            Handed::Redemption { .. } => Redemption::of(&specification).into(),
+        }),
+        other => {
+            warn!(specification = id.0, ?other, "cannot be read, and is not handed out");
+            None
+        }
+    }
+}
+
+/// Returns how many seconds a component is to pause: until the next time that is its phase,
+/// between half a period and one and a half.
+fn pause_s(name: &str, now: Timestamp) -> u64 {
+    let phase = name
+        .bytes()
+        .fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))
+        % CALLBACK_PERIOD_S;
+    let now = now.as_second().unsigned_abs() % CALLBACK_PERIOD_S;
+    let pause = (phase + CALLBACK_PERIOD_S - now) % CALLBACK_PERIOD_S;
+    if pause < CALLBACK_PERIOD_S.div_ceil(2) { pause + CALLBACK_PERIOD_S } else { pause }
+}
+
+/// An offer of a component that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// The directory does not take it.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The policy does not let the component offer it.
+    #[error(transparent)]
+    Withheld(#[from] Withheld),
+    /// Something else than a capability or a withdrawal.
+    #[error(
+        "components offer capabilities and withdrawals here, not messages of kind {0}"
+    )]
+    Kind(&'static str),
+    /// It could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A report of a component that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// A message without token.
+    #[error("the message has no token, so nobody can know what it is about")]
+    NoToken,
+    /// Nothing with this token was handed to the component.
+    #[error("no specification with token {0} was handed to this component")]
+    Unexpected(String),
+    /// Something else than a receipt, result or exception.
+    #[error(
+        "components deliver receipts, results and exceptions here, not messages of kind {0}"
+    )]
+    Kind(&'static str),
+    /// It could not be written down: it is to be delivered again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
