@@ -15,17 +15,18 @@ use mplane_runtime::external::{Definition, External, Launcher, LoadServiceError}
 use mplane_runtime::http::client::HttpClient;
 use mplane_runtime::http::routes::client_routes;
 use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::metrics;
 use mplane_runtime::service::Service;
 use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::spool::Spool;
 use mplane_runtime::tls::Credentials;
-use mplane_runtime::{metrics, report};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    Config, Running, identity, load, no, tell_metrics, transport, warn_of_plain,
+    Config, Running, identity, load, no, tell_metrics, tell_reload, transport,
+    warn_of_plain,
 };
 use crate::{Failure, Told};
 
@@ -63,14 +64,7 @@ pub(super) async fn run_component(
     let (mut live, _) = start(config, path, &shutdown).await?;
     loop {
         tokio::select! {
-            () = reloads.next() => match live.reload().await {
-                Ok(()) => info!("has read its configuration again"),
-                Err(Failure::Failed(failure)) => {
-                    let problem = report(&*failure);
-                    error!(problem, "goes on with the configuration that it had");
-                }
-                Err(other) => return Err(other),
-            },
+            () = reloads.next() => tell_reload(live.reload().await)?,
             ended = live.tasks.join_next() => match ended {
                 // One that is not served any more.
                 Some(ended) => ended?,
@@ -117,15 +111,10 @@ async fn start(
     let component =
         Component::new(services, registries.clone(), exchange, spool, shutdown.clone())?;
     let mut tasks = JoinSet::new();
-    if let Some(metrics) = &config.metrics {
-        let listener = listen(metrics.address).await?;
-        tell_metrics(&listener)?;
-        let mut registry = prometheus_client::registry::Registry::default();
-        component.metrics().register(&mut registry);
-        let ready = Arc::clone(&component);
-        let ready: metrics::Ready = Arc::new(move || ready.ready());
-        tasks.spawn(metrics::serve(listener, registry, ready, shutdown.clone()));
-    }
+    let ready = Arc::clone(&component);
+    let ready: metrics::Ready = Arc::new(move || ready.ready());
+    let register = |registry: &mut _| component.metrics().register(registry);
+    tell_metrics(config, &mut tasks, register, ready, shutdown).await?;
     if let Some((listener, transport)) = listener {
         let router = client_routes(Arc::new(Listening(Arc::clone(&component))));
         tasks.spawn(serve(listener, transport, router, shutdown.clone()));

@@ -17,13 +17,14 @@ use mplane_runtime::client::Client;
 use mplane_runtime::config::legacy::RiOptions;
 use mplane_runtime::config::{self, ListenerConfig, LoadConfigError};
 use mplane_runtime::http::client::BaseUrl;
-use mplane_runtime::http::server::Transport;
+use mplane_runtime::http::server::{Transport, listen};
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use mplane_runtime::tls::Credentials;
-use tokio::net::TcpListener;
+use mplane_runtime::{metrics, report};
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub(crate) use self::component::load_external;
 pub use self::component::start_component;
@@ -98,10 +99,33 @@ fn identity(credentials: Option<&Credentials>) -> Identity {
     credentials.map_or_else(Identity::unauthenticated, |known| known.identity().clone())
 }
 
-/// Tells where metrics are.
-fn tell_metrics(listener: &TcpListener) -> Result<(), Failure> {
-    let address = listener.local_addr()?;
-    info!(%address, "tells metrics and health");
+/// Tells metrics and health until `shutdown`, if the configuration says where.
+async fn tell_metrics(
+    config: &Config,
+    tasks: &mut JoinSet<()>,
+    register: impl FnOnce(&mut Registry),
+    ready: metrics::Ready,
+    shutdown: &CancellationToken,
+) -> Result<(), Failure> {
+    let Some(section) = &config.metrics else { return Ok(()) };
+    let listener = listen(section.address).await?;
+    info!(address = %listener.local_addr()?, "tells metrics and health");
+    let mut registry = Registry::default();
+    register(&mut registry);
+    tasks.spawn(metrics::serve(listener, registry, ready, shutdown.clone()));
+    Ok(())
+}
+
+/// Logs whether a configuration was read again: one that is wrong changes nothing.
+fn tell_reload(reloaded: Result<(), Failure>) -> Result<(), Failure> {
+    match reloaded {
+        Ok(()) => info!("has read its configuration again"),
+        Err(Failure::Failed(failure)) => {
+            let problem = report(&*failure);
+            error!(problem, "goes on with the configuration that it had");
+        }
+        Err(other) => return Err(other),
+    }
     Ok(())
 }
 

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use mplane_runtime::config::{CalleeConfig, SupervisorConfig, UnknownComponent};
 use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::metrics;
 use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::tls::Credentials;
-use mplane_runtime::{metrics, report};
 use mplane_supervisor::caller::{Callee, call};
 use mplane_supervisor::server::{Settings, Supervisor};
 use mplane_supervisor::store::{Retention, Store};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    Config, Running, Source, identity, no, tell_metrics, transport, warn_of_plain,
+    Config, Running, Source, identity, no, tell_metrics, tell_reload, transport,
+    warn_of_plain,
 };
 use crate::{Failure, Told};
 
@@ -58,14 +59,7 @@ pub(super) async fn run_supervisor(
     let (mut live, _) = start(config, source, &shutdown).await?;
     loop {
         tokio::select! {
-            () = reloads.next() => match live.reload() {
-                Ok(()) => info!("has read its configuration again"),
-                Err(Failure::Failed(failure)) => {
-                    let problem = report(&*failure);
-                    error!(problem, "goes on with the configuration that it had");
-                }
-                Err(other) => return Err(other),
-            },
+            () = reloads.next() => tell_reload(live.reload())?,
             ended = live.tasks.join_next() => match ended {
                 Some(ended) => ended?,
                 None => return Ok(()),
@@ -106,15 +100,10 @@ async fn start(
     let supervisor = Supervisor::new(store, registries, policy, settings, until).await?;
     info!(%address, identity = %identity(credentials.as_deref()), "supervises");
     let mut tasks = JoinSet::new();
-    if let Some(metrics) = &config.metrics {
-        let listener = listen(metrics.address).await?;
-        tell_metrics(&listener)?;
-        let mut registry = prometheus_client::registry::Registry::default();
-        supervisor.relay().metrics().register(&mut registry);
-        let ready = Arc::clone(&supervisor);
-        let ready: metrics::Ready = Arc::new(move || ready.relay().ready());
-        tasks.spawn(metrics::serve(listener, registry, ready, shutdown.clone()));
-    }
+    let ready = Arc::clone(&supervisor);
+    let ready: metrics::Ready = Arc::new(move || ready.relay().ready());
+    let register = |registry: &mut _| supervisor.relay().metrics().register(registry);
+    tell_metrics(config, &mut tasks, register, ready, shutdown).await?;
     if let Some((second, transport)) = second {
         info!(components = %second.local_addr()?, "supervises at a second address");
         tasks.spawn(serve(second, transport, supervisor.router(), shutdown.clone()));
