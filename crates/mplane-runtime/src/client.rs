@@ -61,25 +61,37 @@ impl Client {
     ///
     /// A reference component has no list of them but a page of links, which are followed.
     pub async fn discover(&mut self) -> Result<usize, ClientError> {
-        let answer = self.http.ask(&self.base, Self::get(path::CAPABILITIES)).await?;
-        let mut found = Vec::new();
-        let peer = if answer.status == StatusCode::NOT_FOUND {
-            let page = self.ask(Self::get(path::CAPABILITY_PAGE)).await?;
-            for link in links(&page.body) {
-                let answer = self.ask(Self::get(&link)).await?;
-                found.extend(self.read_capabilities(&answer)?);
+        let (mut found, mut next) = (Vec::new(), path::CAPABILITIES.to_owned());
+        let mut pages = 0;
+        let peer = loop {
+            let answer = self.http.ask(&self.base, Self::get(&next)).await?;
+            if pages == 0 && answer.status == StatusCode::NOT_FOUND {
+                break self.crawl(&mut found).await?;
             }
-            page.identity
-        } else {
             let answer = self.understood(answer)?;
-            found = self.read_capabilities(&answer)?;
-            answer.identity
+            found.extend(self.read_capabilities(&answer)?);
+            pages += 1;
+            match answer.next {
+                None => break answer.identity,
+                Some(_) if pages == PAGES => return Err(ClientError::Endless { pages }),
+                Some(path) => next = path,
+            }
         };
         self.exchange.forget_capabilities(&peer);
         for message in found {
             self.exchange.handle(&peer, message);
         }
         Ok(self.exchange.capabilities().filter(|(of, _)| **of == peer).count())
+    }
+
+    /// Follows the links of a page; returns who has it.
+    async fn crawl(&self, found: &mut Vec<Message>) -> Result<Identity, ClientError> {
+        let page = self.ask(Self::get(path::CAPABILITY_PAGE)).await?;
+        for link in links(&page.body) {
+            let answer = self.ask(Self::get(&link)).await?;
+            found.extend(self.read_capabilities(&answer)?);
+        }
+        Ok(page.identity)
     }
 
     /// Reads the capabilities of an answer; what cannot be read is left out with a
@@ -201,6 +213,9 @@ impl Client {
     }
 }
 
+/// Pages of capabilities read at most: a peer may go on for ever.
+const PAGES: usize = 10_000;
+
 /// Links followed at most: as many capabilities as an envelope may hold.
 const LINKS: usize = limits::ENVELOPE_CONTENTS;
 
@@ -236,6 +251,12 @@ pub enum ClientError {
         status: StatusCode,
         /// What the peer says.
         reason: String,
+    },
+    /// There are always more capabilities.
+    #[error("the peer has more than {pages} pages of capabilities, which is too much")]
+    Endless {
+        /// How many were read.
+        pages: usize,
     },
     /// The specification cannot be made.
     #[error(transparent)]

@@ -5,7 +5,6 @@
 //! components: `all`, a common name, or a pattern of the identity in which `*` stands for any
 //! text. The result has the rows of all, each with the component that it comes from.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use mplane::primitive::Value;
 use mplane::registry::{PLATFORM, Registries};
 use mplane::when::When;
 
-use crate::directory::{Choice, Offer};
+use crate::directory::Choice;
 
 /// The end of the label of a capability of all components that offer it.
 const ALL: &str = "@*";
@@ -39,28 +38,14 @@ pub(crate) fn base_label(label: &str) -> Option<&str> {
     without_serial(label).strip_suffix(ALL)
 }
 
-/// Returns the capabilities of all components that offer the same under one label.
-pub(crate) fn capabilities(offers: &[Offer], registries: &Registries) -> Vec<Capability> {
-    let mut by_label: BTreeMap<&str, Vec<&Arc<Capability>>> = BTreeMap::new();
-    for offer in offers {
-        if let Some(label) = offer.registered.label() {
-            by_label.entry(label).or_default().push(&offer.registered);
-        }
-    }
-    by_label
-        .into_iter()
-        .filter(|(_, alike)| alike.len() > 1)
-        .filter_map(|(label, alike)| join(label, &alike, registries))
-        .collect()
-}
-
-/// Joins capabilities; `None` if they are not alike.
-fn join(
+/// Joins what several components offer under one label into one capability; `None` if there
+/// are not several, or they do not offer the same.
+pub(crate) fn join(
     label: &str,
-    alike: &[&Arc<Capability>],
+    alike: &[Arc<Capability>],
     registries: &Registries,
 ) -> Option<Capability> {
-    let (first, others) = alike.split_first()?;
+    let (first, others) = alike.split_first().filter(|(_, others)| !others.is_empty())?;
     if others.iter().any(|other| {
         other.schema() != first.schema()
             || other.verb() != first.verb()
@@ -95,7 +80,12 @@ fn join(
     for column in first.columns() {
         joined.add_column(Arc::clone(column)).ok()?;
     }
-    Some(Capability::new(joined))
+    let mut joined = Capability::new(joined);
+    // Labels are not part of a token, and others may offer the same under another label. A
+    // name too long for a token leaves the label to tell them apart.
+    let unique = format!("{}{ALL}.{label}", joined.token()).parse();
+    joined.set_token(unique.ok());
+    Some(joined)
 }
 
 /// Returns what each component is to do, of those that are meant and can.

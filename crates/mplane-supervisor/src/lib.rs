@@ -15,6 +15,8 @@ pub mod ri;
 #[cfg(test)]
 mod ri_tests;
 pub mod server;
+#[cfg(test)]
+mod server_tests;
 pub mod store;
 pub mod tell;
 pub mod waiters;

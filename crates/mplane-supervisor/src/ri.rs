@@ -112,8 +112,7 @@ async fn register_specification(
     };
     // The label says which capability is meant, and nothing else does.
     let label = without_serial(specification.label().unwrap_or_default());
-    let offers = relay.offers_by_component(&peer.identity, Timestamp::now());
-    if !offers.iter().any(|(of, offer)| *of == known && offer.label() == Some(label)) {
+    if !relay.is_offered(&peer.identity, &known, label) {
         return plain(StatusCode::FORBIDDEN, "This measure doesn't exist");
     }
     let (asker, identity) = (Arc::clone(&supervisor), peer.identity.clone());

@@ -17,7 +17,7 @@ use mplane::json::{self, MEDIA_TYPE, Unreadable};
 use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
 use mplane::registry::Registries;
 use mplane_runtime::http::routes::{
-    Responder, answer, client_routes, read_messages, read_parts,
+    Page, Responder, answer, client_routes, read_messages, read_parts,
 };
 use mplane_runtime::http::{Peer, path, preferred_wait};
 use mplane_runtime::tls::fresh_token;
@@ -424,8 +424,14 @@ fn reports(messages: Vec<Message>) -> Vec<Message> {
 struct Facing(Arc<Supervisor>);
 
 impl Responder for Facing {
-    fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
-        self.0.relay.capabilities(&peer.identity, peer.features, Timestamp::now())
+    fn capabilities(&self, peer: &Peer, after: u64) -> Page {
+        let (client, features) = (&peer.identity, peer.features);
+        self.0.relay.capabilities(client, features, after, Timestamp::now())
+    }
+
+    fn capability(&self, peer: &Peer, token: &str) -> Option<Capability> {
+        let (client, features) = (&peer.identity, peer.features);
+        self.0.relay.capability(client, features, token, Timestamp::now())
     }
 
     fn respond<'a>(

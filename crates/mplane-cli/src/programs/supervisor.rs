@@ -44,7 +44,7 @@ pub async fn start_supervisor(
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
     let source = Source::File(path.to_owned());
-    let (live, address) = start(config, source, &shutdown).await?;
+    let (live, address) = Box::pin(start(config, source, &shutdown)).await?;
     Ok(Running { address: Some(address), tasks: live.tasks })
 }
 

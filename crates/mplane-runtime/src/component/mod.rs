@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::http::Peer;
-use crate::http::routes::Responder;
+use crate::http::routes::{Page, Responder};
 use crate::metrics::ComponentMetrics;
 use crate::service::Service;
 use crate::spool::{Fill, Spool};
@@ -546,10 +546,15 @@ async fn keep_time(component: Arc<Component>, mut alarm: Alarm) {
 pub struct Listening(pub Arc<Component>);
 
 impl Responder for Listening {
-    fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
+    fn capabilities(&self, peer: &Peer, _: u64) -> Page {
         let mut capabilities = self.0.capabilities_for(&peer.identity);
         capabilities.retain(|capability| peer.features.can_read(capability));
-        capabilities
+        Page { capabilities, next: None }
+    }
+
+    fn capability(&self, peer: &Peer, token: &str) -> Option<Capability> {
+        let mut capabilities = self.capabilities(peer, 0).capabilities.into_iter();
+        capabilities.find(|known| known.token().as_str() == token)
     }
 
     fn respond<'a>(

@@ -90,7 +90,8 @@ impl Bench {
     }
 
     fn specification(&self, when: &str) -> Specification {
-        let capability = self.listening.capabilities(&self.peer).remove(0);
+        let capability =
+            self.listening.capabilities(&self.peer, 0).capabilities.remove(0);
         let mut specification = Specification::of(&capability);
         specification.set_when(when.parse::<When>().unwrap());
         specification.set_token(Some(fresh_token()));
@@ -164,7 +165,7 @@ async fn peers_that_are_no_clients_see_and_get_nothing() {
     bench.peer.identity = Identity::new(names, Some("Components"));
     // As the routes ask it.
     let guarded = Guarded(Arc::new(bench.listening));
-    assert!(guarded.capabilities(&bench.peer).is_empty());
+    assert!(guarded.capabilities(&bench.peer, 0).capabilities.is_empty());
     let reply = guarded.respond(&bench.peer, specification.into(), PATIENCE).await;
     let Message::Exception(exception) = reply else { panic!("unexpected: {reply}") };
     assert!(

@@ -163,6 +163,8 @@ pub struct Answer {
     pub clock_ahead_s: Option<i64>,
     /// The content type, without parameters.
     pub content_type: String,
+    /// The path below the base URL at which the answer goes on (RFC 8288, relation `next`).
+    pub next: Option<String>,
     /// The body.
     pub body: Bytes,
 }
@@ -301,6 +303,7 @@ impl HttpClient {
             waited: parts.headers.contains_key("preference-applied"),
             clock_ahead_s: parts.headers.get(header::DATE).and_then(clock_ahead_s),
             content_type,
+            next: parts.headers.get(header::LINK).and_then(next_path),
             body,
         };
         Ok((answer, sent))
@@ -313,6 +316,17 @@ fn clock_ahead_s(date: &header::HeaderValue) -> Option<i64> {
     // A date has no fraction: it stands for the middle of its second.
     let ahead = date.duration_since(jiff::Timestamp::now()) + HALF_SECOND;
     Some(ahead.as_secs())
+}
+
+/// Reads the path at which an answer goes on, on the same host.
+fn next_path(links: &header::HeaderValue) -> Option<String> {
+    links.to_str().ok()?.split(',').find_map(|link| {
+        let (target, relations) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let mut parameters = relations.split(';').map(str::trim);
+        let is_next = parameters.any(|it| it == "rel=\"next\"" || it == "rel=next");
+        let is_here = target.starts_with('/') && !target.starts_with("//");
+        (is_next && is_here).then(|| target.to_owned())
+    })
 }
 
 /// Half of the resolution of a date.
@@ -507,6 +521,22 @@ mod tests {
         ] {
             let error = BaseUrl::parse(url, None).unwrap_err();
             assert_eq!(error.problem, problem, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_on_at_the_same_host_only() {
+        let next = |links: &str| next_path(&links.parse().unwrap());
+        let found = Some("/capabilities/after/7".to_owned());
+        assert_eq!(next("</capabilities/after/7>; rel=\"next\""), found);
+        assert_eq!(next("</a>; rel=prev, </capabilities/after/7>; rel=next"), found);
+        for links in [
+            "</a>; rel=\"prev\"",
+            "<https://elsewhere/>; rel=next",
+            "<//e/>; rel=next",
+            "x",
+        ] {
+            assert_eq!(next(links), None, "{links}");
         }
     }
 

@@ -26,8 +26,12 @@ use crate::tls::fresh_token;
 /// Whoever answers clients: a component, or a supervisor on behalf of many. It is asked only
 /// for peers whose class permits them to use capabilities.
 pub trait Responder: Send + Sync + 'static {
-    /// Returns the capabilities that this peer may use and can read.
-    fn capabilities(&self, peer: &Peer) -> Vec<Capability>;
+    /// Returns the capabilities that this peer may use and can read: all or, if they are
+    /// many, a part of them, which begins after an earlier one. The first is after 0.
+    fn capabilities(&self, peer: &Peer, after: u64) -> Page;
+
+    /// Returns the capability that this peer sees under a token.
+    fn capability(&self, peer: &Peer, token: &str) -> Option<Capability>;
 
     /// Answers a message; waits at most so long for a result before it sends a receipt.
     fn respond<'a>(
@@ -41,13 +45,24 @@ pub trait Responder: Send + Sync + 'static {
     fn registries(&self) -> &Registries;
 }
 
+/// A part of the capabilities that somebody offers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// These.
+    pub capabilities: Vec<Capability>,
+    /// What to ask for to get those that follow, if there are more.
+    pub next: Option<u64>,
+}
+
 /// Makes the routes that clients use.
 pub fn client_routes(responder: Arc<dyn Responder>) -> Router {
     Router::new()
         .route("/", get(index).post(respond))
         .route("/capability", get(index).post(respond))
         .route("/capability/{token}", get(one_capability))
+        .route("/capability/after/{after}", get(index_after))
         .route(path::CAPABILITIES, get(all_capabilities).post(respond))
+        .route("/capabilities/after/{after}", get(all_capabilities_after))
         .route("/specification", post(respond))
         .fallback(nothing_there)
         .with_state(Guarded(responder))
@@ -58,15 +73,14 @@ pub fn client_routes(responder: Arc<dyn Responder>) -> Router {
 pub(crate) struct Guarded(pub(crate) Arc<dyn Responder>);
 
 impl Guarded {
-    /// Returns the capabilities that this peer may use and can read.
-    pub(crate) fn capabilities(&self, peer: &Peer) -> Vec<Capability> {
-        match permit(&peer.identity, Act::Use) {
-            Ok(()) => self.0.capabilities(peer),
-            Err(denied) => {
-                info!(%denied, "shows no capabilities");
-                Vec::new()
-            }
-        }
+    /// Returns a part of the capabilities that this peer may use and can read.
+    pub(crate) fn capabilities(&self, peer: &Peer, after: u64) -> Page {
+        if may_see(peer) { self.0.capabilities(peer, after) } else { Page::default() }
+    }
+
+    /// Returns the capability that this peer sees under a token.
+    fn capability(&self, peer: &Peer, token: &str) -> Option<Capability> {
+        may_see(peer).then(|| self.0.capability(peer, token)).flatten()
     }
 
     /// Answers a message, an exception if the peer may not use capabilities.
@@ -87,14 +101,29 @@ impl Guarded {
     }
 }
 
+/// Says whether a peer may see capabilities.
+fn may_see(peer: &Peer) -> bool {
+    let permitted = permit(&peer.identity, Act::Use);
+    if let Err(denied) = &permitted {
+        info!(%denied, "shows no capabilities");
+    }
+    permitted.is_ok()
+}
+
 type Answerer = State<Guarded>;
 
 /// Lists capabilities as links.
-async fn index(
+async fn index(responder: Answerer, peer: Extension<Peer>) -> Response<Body> {
+    index_after(responder, peer, Path(0)).await
+}
+
+/// Lists capabilities as links, those that follow others.
+async fn index_after(
     State(responder): Answerer,
     Extension(peer): Extension<Peer>,
+    Path(after): Path<u64>,
 ) -> Response<Body> {
-    let page = page::index(&responder.capabilities(&peer));
+    let page = page::index(&responder.capabilities(&peer, after));
     answer(StatusCode::OK, "text/html", page.into_bytes())
 }
 
@@ -104,9 +133,7 @@ async fn one_capability(
     Extension(peer): Extension<Peer>,
     Path(token): Path<String>,
 ) -> Response<Body> {
-    let known = responder.capabilities(&peer);
-    let known = known.into_iter().find(|known| known.token().as_str() == token);
-    if let Some(capability) = known {
+    if let Some(capability) = responder.capability(&peer, &token) {
         return message_answer(StatusCode::OK, &capability.into(), &peer);
     }
     let exception =
@@ -114,15 +141,30 @@ async fn one_capability(
     message_answer(StatusCode::NOT_FOUND, &exception.into(), &peer)
 }
 
-/// Returns all capabilities.
-async fn all_capabilities(
+/// Returns the capabilities.
+async fn all_capabilities(responder: Answerer, peer: Extension<Peer>) -> Response<Body> {
+    all_capabilities_after(responder, peer, Path(0)).await
+}
+
+/// Returns the capabilities that follow others. If there are more, the answer says where
+/// (RFC 8288).
+async fn all_capabilities_after(
     State(responder): Answerer,
     Extension(peer): Extension<Peer>,
+    Path(after): Path<u64>,
 ) -> Response<Body> {
-    let capabilities = responder.capabilities(&peer);
+    let Page { capabilities, next } = responder.capabilities(&peer, after);
     let envelope = Envelope::of(capabilities.into_iter().map(Into::into).collect())
         .with_content("capability");
-    message_answer(StatusCode::OK, &envelope.into(), &peer)
+    let mut response = message_answer(StatusCode::OK, &envelope.into(), &peer);
+    let link = next.map(|next| {
+        let path = format!("{}/after/{next}", path::CAPABILITIES);
+        header::HeaderValue::try_from(format!("<{path}>; rel=\"next\""))
+    });
+    if let Some(Ok(link)) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
 }
 
 /// Answers a message.

@@ -50,8 +50,25 @@ impl Relay {
         now: Timestamp,
     ) -> Vec<(Identity, Arc<Capability>)> {
         let shared = self.shared();
-        let offers = shared.directory.offers(&shared.may(client), now);
-        offers.into_iter().map(|offer| (offer.component, offer.registered)).collect()
+        let may = shared.may(client);
+        let offers = shared.directory.all(&may, now);
+        offers.map(|choice| (choice.component, choice.capability)).collect()
+    }
+
+    /// Says whether a component offers something under a label that a client may use.
+    pub fn is_offered(
+        &self,
+        client: &Identity,
+        component: &Identity,
+        label: &str,
+    ) -> bool {
+        let shared = self.shared();
+        let may = shared.may(client);
+        let known = shared.directory.component(component);
+        known.is_some_and(|known| {
+            let mut offered = known.capabilities().filter(|it| it.label() == Some(label));
+            offered.any(|capability| may(component, capability))
+        })
     }
 
     /// Returns the component of which a client may use something, by its identity as text.

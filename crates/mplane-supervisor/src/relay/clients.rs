@@ -8,6 +8,7 @@ use mplane::features::{Feature, Features};
 use mplane::json;
 use mplane::message::{Capability, Exception, Message, Receipt, Specification};
 use mplane::token::Token;
+use mplane_runtime::http::routes::Page;
 use tracing::{info, warn};
 
 use super::{GRACE, Relay};
@@ -15,6 +16,9 @@ use crate::fan_out;
 use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{RefusedLabel, RefusedReason};
 use crate::store::{Acceptance, Id, Known, New, StoreError, Told};
+
+/// Capabilities told at once: some hundred kilobytes, and few enough for every envelope.
+const PAGE: usize = 1_000;
 
 /// The answer to a client.
 #[derive(Debug)]
@@ -35,21 +39,50 @@ impl Reply {
 }
 
 impl Relay {
-    /// Returns the capabilities that a client may use, and can read with these features.
+    /// Returns a part of the capabilities that a client may use, and can read with these
+    /// features: from the first, or from where an earlier part ended.
     pub fn capabilities(
         &self,
         client: &Identity,
         features: Features,
+        after: u64,
         now: Timestamp,
-    ) -> Vec<Capability> {
+    ) -> Page {
+        let listing = {
+            let shared = self.shared();
+            shared.directory.list(&shared.may(client), after, PAGE, now)
+        };
+        let wholes = listing
+            .wholes
+            .into_iter()
+            .filter_map(|(label, alike)| fan_out::join(&label, &alike, &self.registries));
+        let offers = listing.offers.into_iter().map(|offer| offer.shown);
+        let mut capabilities: Vec<_> = offers.chain(wholes).collect();
+        capabilities.retain(|capability| features.can_read(capability));
+        Page { capabilities, next: listing.next }
+    }
+
+    /// Returns the capability that a client sees under a token.
+    pub fn capability(
+        &self,
+        client: &Identity,
+        features: Features,
+        token: &str,
+        now: Timestamp,
+    ) -> Option<Capability> {
         let shared = self.shared();
-        let offers = shared.directory.offers(&shared.may(client), now);
-        drop(shared);
-        let wholes = fan_out::capabilities(&offers, &self.registries);
-        let mut shown: Vec<_> = offers.into_iter().map(|offer| offer.shown).collect();
-        shown.extend(wholes);
-        shown.retain(|capability| features.can_read(capability));
-        shown
+        let may = shared.may(client);
+        let offer = shared.directory.find_offer(token, &may, now);
+        let found = offer.map(|offer| offer.shown).or_else(|| {
+            let mut labels = shared.directory.shared_labels();
+            labels.find_map(|label| {
+                let alike = shared.directory.alike(label, &may, now);
+                let alike: Vec<_> = alike.into_iter().map(|it| it.capability).collect();
+                let joined = fan_out::join(label, &alike, &self.registries)?;
+                (joined.token().as_str() == token).then_some(joined)
+            })
+        });
+        found.filter(|capability| features.can_read(capability))
     }
 
     /// Answers a client. `fresh` become tokens where new ones are needed: between the

@@ -194,7 +194,8 @@ async fn others_can_neither_redeem_nor_report() {
 #[tokio::test]
 async fn equal_labels_are_told_apart_by_component() {
     let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]).await;
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
+    let shown =
+        bench.relay.capabilities(&client("c"), Features::OURS, 0, noon()).capabilities;
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping@a", "ping@b", "ping@*"]);
     assert_ne!(shown[0].token(), shown[1].token());
@@ -211,7 +212,8 @@ async fn equal_common_names_are_told_apart_by_the_whole_identity() {
         Some("Components"),
     );
     bench.register(&other, ping("10.0.0.1")).await;
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
+    let shown =
+        bench.relay.capabilities(&client("c"), Features::OURS, 0, noon()).capabilities;
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     let whole = ["ping@Demo.Components.a", "ping@Elsewhere.Components.a", "ping@*"];
     assert_eq!(labels, whole);
@@ -300,7 +302,8 @@ async fn what_never_comes_is_lost_with_the_reason() {
 async fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it() {
     let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     bench.register(&probe("a"), ping("10.0.0.2")).await;
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
+    let shown =
+        bench.relay.capabilities(&client("c"), Features::OURS, 0, noon()).capabilities;
     assert_eq!(shown.len(), 1);
     let source = shown[0].find_parameter("source.ip4").unwrap();
     assert_eq!(source.constraint().to_string(), "10.0.0.2");
@@ -316,7 +319,13 @@ async fn a_registration_replaces_what_had_its_label_and_a_withdrawal_removes_it(
         )
         .await
         .unwrap();
-    assert!(bench.relay.capabilities(&client("c"), Features::OURS, noon()).is_empty());
+    assert!(
+        bench
+            .relay
+            .capabilities(&client("c"), Features::OURS, 0, noon())
+            .capabilities
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -325,7 +334,13 @@ async fn the_callback_capability_is_hidden_from_clients() {
     let scope: When = "now ... future".parse().unwrap();
     let statement = Statement::measure(scope).labelled("callback");
     bench.register(&probe("a"), Capability::new(statement)).await;
-    assert!(bench.relay.capabilities(&client("c"), Features::OURS, noon()).is_empty());
+    assert!(
+        bench
+            .relay
+            .capabilities(&client("c"), Features::OURS, 0, noon())
+            .capabilities
+            .is_empty()
+    );
     assert_eq!(bench.relay.look(Directory::len), 1);
 }
 
@@ -377,11 +392,16 @@ async fn a_component_offers_only_what_the_policy_lists_for_it() {
 async fn what_is_withheld_leaves_no_trace() {
     let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]).await;
     bench.relay.set_policy(only(&["a"], &["me"]));
-    let shown = bench.relay.capabilities(&client("me"), Features::OURS, noon());
+    let shown =
+        bench.relay.capabilities(&client("me"), Features::OURS, 0, noon()).capabilities;
     let labels: Vec<_> = shown.iter().filter_map(|known| known.label()).collect();
     assert_eq!(labels, ["ping"], "the one of b is not there, not even as a suffix");
     assert!(
-        bench.relay.capabilities(&client("other"), Features::OURS, noon()).is_empty()
+        bench
+            .relay
+            .capabilities(&client("other"), Features::OURS, 0, noon())
+            .capabilities
+            .is_empty()
     );
 
     let told = |reply: &Reply| match &reply.message {
@@ -467,7 +487,8 @@ async fn a_restart_forgets_nothing() {
     bench.ask("me", asked("ping@a-2", "now + 5s / 1s")).await;
 
     let mut bench = bench.restart().await;
-    let shown = bench.relay.capabilities(&client("c"), Features::OURS, noon());
+    let shown =
+        bench.relay.capabilities(&client("c"), Features::OURS, 0, noon()).capabilities;
     assert_eq!(shown.len(), 3, "nobody has to register again");
     let (done, promised) = (done.unwrap(), promised.unwrap());
     assert!(matches!(bench.redeem("me", &done).await, Message::Result(_)));
@@ -486,7 +507,11 @@ async fn a_component_that_is_gone_is_not_offered_until_it_comes_back() {
     let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     bench.now = "2026-06-01T13:00:00Z".parse().unwrap();
     let shown = |bench: &Bench| {
-        bench.relay.capabilities(&client("c"), Features::OURS, bench.now).len()
+        bench
+            .relay
+            .capabilities(&client("c"), Features::OURS, 0, bench.now)
+            .capabilities
+            .len()
     };
     assert_eq!(shown(&bench), 0);
     let reply = bench.ask("me", asked("ping-0", "now + 5s / 1s")).await;
@@ -634,7 +659,8 @@ async fn components_that_let_the_supervisor_say_when_come_spread_over_time() {
 
 /// What a client sends to all components that are called so.
 fn asked_all(bench: &Bench, called: &str, when: &str) -> Specification {
-    let shown = bench.relay.capabilities(&client("me"), Features::OURS, noon());
+    let shown =
+        bench.relay.capabilities(&client("me"), Features::OURS, 0, noon()).capabilities;
     let all = shown.iter().find(|known| known.label() == Some("ping@*"));
     let mut specification = Specification::of(all.expect("it is offered"));
     specification.set_parameter("component.identity", called).unwrap();

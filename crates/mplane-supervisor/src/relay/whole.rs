@@ -1,6 +1,8 @@
 //! Specifications for many components at once: they are split when they come, and what the
 //! parts have yielded is joined when the last has ended.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity};
 use mplane::json;
@@ -10,7 +12,7 @@ use mplane_runtime::tls::fresh_token;
 use tracing::{info, warn};
 
 use super::{GRACE, Relay, Reply, exception};
-use crate::directory::{Choice, Dialect, Offer};
+use crate::directory::{Choice, Dialect};
 use crate::fan_out;
 use crate::life::{Effect, End};
 use crate::metrics::RefusedReason;
@@ -115,7 +117,7 @@ impl Relay {
         label: &str,
         now: Timestamp,
     ) -> Result<(Token, Vec<(Choice, Specification)>), String> {
-        let offers: Vec<Offer> = {
+        let choices = {
             let shared = self.shared();
             let may = shared.may(from);
             let is_meant = |component: &Identity, capability: &_| {
@@ -123,20 +125,15 @@ impl Relay {
                 let is_other = known.is_some_and(|it| it.dialect == Dialect::Array);
                 !is_other && may(component, capability)
             };
-            let offers = shared.directory.offers(&is_meant, now);
-            offers.into_iter().filter(|it| it.registered.label() == Some(label)).collect()
+            shared.directory.alike(label, &is_meant, now)
         };
-        let joined = fan_out::capabilities(&offers, &self.registries).pop();
-        let joined = joined.ok_or_else(|| {
+        let alike: Vec<_> = choices.iter().map(|it| Arc::clone(&it.capability)).collect();
+        let joined = fan_out::join(label, &alike, &self.registries).ok_or_else(|| {
             format!("there are not several components that offer the same under {label}")
         })?;
         asked.fulfills(&joined, now).map_err(|reason| {
             format!("the specification does not fulfil capability {label}@*: {reason}")
         })?;
-        let choices = offers.into_iter().map(|offer| Choice {
-            component: offer.component,
-            capability: offer.registered,
-        });
         let parts =
             fan_out::split(asked, choices, now).map_err(|error| error.to_string())?;
         Ok((joined.token(), parts))

@@ -3,6 +3,11 @@
 //! It lives in memory, as long as the store says what is in it. What a specification costs
 //! to place does not grow with the number of components: labels and schemas are indexed.
 
+mod listing;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,6 +17,8 @@ use mplane::exchange::component::without_serial;
 use mplane::features::Features;
 use mplane::message::{CALLBACK, Capability, Refusal, Specification};
 use mplane::token::{Schema, Token};
+
+pub use self::listing::{Listing, May, Offer};
 
 /// Components held at once: a bound on memory, far above the largest platform known.
 pub const COMPONENTS: usize = 100_000;
@@ -51,7 +58,7 @@ impl Dialect {
 #[derive(Clone, Debug)]
 pub struct Component {
     /// What it offers, by token.
-    capabilities: BTreeMap<Token, Arc<Capability>>,
+    capabilities: BTreeMap<Token, Registered>,
     /// What it understands.
     pub features: Features,
     /// How it writes lists.
@@ -60,6 +67,14 @@ pub struct Component {
     pub first_seen: Timestamp,
     /// When it was last heard of, UTC.
     pub last_seen: Timestamp,
+}
+
+/// A capability of a component.
+#[derive(Clone, Debug)]
+struct Registered {
+    /// The number by which it is listed: what comes later has a higher one.
+    order: u64,
+    capability: Arc<Capability>,
 }
 
 /// Whether a component is there.
@@ -87,7 +102,7 @@ impl Presence {
 impl Component {
     /// Returns what it offers.
     pub fn capabilities(&self) -> impl ExactSizeIterator<Item = &Capability> {
-        self.capabilities.values().map(AsRef::as_ref)
+        self.capabilities.values().map(|registered| &*registered.capability)
     }
 
     /// Says whether it lets its supervisor say when it comes again.
@@ -128,6 +143,13 @@ pub struct Directory {
     /// By label and the common name of the component.
     by_label: BTreeMap<String, BTreeMap<String, BTreeSet<Place>>>,
     by_schema: BTreeMap<Schema, BTreeSet<Place>>,
+    /// By token, as the components call it.
+    by_token: BTreeMap<String, BTreeSet<Place>>,
+    /// In the order of registration: parts of a list neither overlap nor leave out what was
+    /// there before the first.
+    by_order: BTreeMap<u64, Place>,
+    /// The highest number given so far.
+    last_order: u64,
     /// How long a component is offered after it was heard of.
     expiry: SignedDuration,
 }
@@ -138,20 +160,12 @@ impl Default for Directory {
             components: BTreeMap::new(),
             by_label: BTreeMap::new(),
             by_schema: BTreeMap::new(),
+            by_token: BTreeMap::new(),
+            by_order: BTreeMap::new(),
+            last_order: 0,
             expiry: SignedDuration::MAX,
         }
     }
-}
-
-/// A capability as clients see it: with a name that nothing else has.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// Who offers it.
-    pub component: Identity,
-    /// It, as the component registered it.
-    pub registered: Arc<Capability>,
-    /// It, as clients see it.
-    pub shown: Capability,
 }
 
 /// The component for a specification.
@@ -222,14 +236,14 @@ impl Directory {
         let Some(component) = self.components.get_mut(from) else { return };
         let token = capability.token();
         // Components register all they have again and again: what is known stays.
-        if component.capabilities.get(&token).is_some_and(|known| **known == capability) {
+        if is_same(component, &token, &capability) {
             return;
         }
         // A label names one capability of a component: a new one under it replaces.
         let same: Vec<_> = component
             .capabilities
             .iter()
-            .filter(|(known_token, known)| {
+            .filter(|(known_token, Registered { capability: known, .. })| {
                 **known_token == token
                     || known.label().is_some() && known.label() == capability.label()
             })
@@ -240,12 +254,18 @@ impl Directory {
         }
         let Some(component) = self.components.get_mut(from) else { return };
         let capability = Arc::new(capability);
-        component.capabilities.insert(token.clone(), Arc::clone(&capability));
+        self.last_order += 1;
+        let order = self.last_order;
+        let registered = Registered { order, capability: Arc::clone(&capability) };
+        component.capabilities.insert(token.clone(), registered);
         // The callback capability is between components and their supervisor.
         if is_callback(&capability) {
             return;
         }
         let place = (from.clone(), token);
+        self.by_order.insert(order, place.clone());
+        let of_token = self.by_token.entry(place.1.as_str().to_owned()).or_default();
+        of_token.insert(place.clone());
         self.by_schema.entry(capability.schema()).or_default().insert(place.clone());
         if let Some(label) = capability.label() {
             let of_label = self.by_label.entry(label.to_owned()).or_default();
@@ -256,23 +276,15 @@ impl Directory {
     /// Takes a capability back.
     pub fn withdraw(&mut self, from: &Identity, token: &Token) {
         let Some(component) = self.components.get_mut(from) else { return };
-        let Some(capability) = component.capabilities.remove(token) else { return };
+        let Some(registered) = component.capabilities.remove(token) else { return };
+        let Registered { order, capability } = registered;
         let place = (from.clone(), token.clone());
-        let schema = capability.schema();
-        if let Some(places) = self.by_schema.get_mut(&schema) {
-            places.remove(&place);
-            if places.is_empty() {
-                self.by_schema.remove(&schema);
-            }
-        }
+        self.by_order.remove(&order);
+        remove_place(&mut self.by_token, token.as_str(), &place);
+        remove_place(&mut self.by_schema, &capability.schema(), &place);
         let Some(label) = capability.label() else { return };
         let Some(of_label) = self.by_label.get_mut(label) else { return };
-        if let Some(places) = of_label.get_mut(from.common_name()) {
-            places.remove(&place);
-            if places.is_empty() {
-                of_label.remove(from.common_name());
-            }
-        }
+        remove_place(of_label, from.common_name(), &place);
         if of_label.is_empty() {
             self.by_label.remove(label);
         }
@@ -305,66 +317,12 @@ impl Directory {
         self.components.is_empty()
     }
 
-    /// Returns what a client can use, of that which it may: the rest leaves no trace.
-    /// Labels that several components have get the common name of the component appended,
-    /// or its full identity if that is still ambiguous.
-    pub fn offers(
-        &self,
-        may: &dyn Fn(&Identity, &Capability) -> bool,
-        now: Timestamp,
-    ) -> Vec<Offer> {
-        let permitted: Vec<_> = self
-            .registered(now)
-            .filter(|(identity, known)| may(identity, known))
-            .collect();
-        let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut common: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for &(identity, capability) in &permitted {
-            let label = capability.label().unwrap_or_default();
-            *labels.entry(label).or_default() += 1;
-            *common.entry((label, identity.common_name())).or_default() += 1;
-        }
-        let suffix = |identity: &Identity, label: &str| {
-            if labels.get(label).is_none_or(|count| *count == 1) {
-                None
-            } else if common.get(&(label, identity.common_name())) == Some(&1) {
-                Some(identity.common_name().to_owned())
-            } else {
-                Some(identity.to_string())
-            }
-        };
-        permitted
-            .iter()
-            .map(|&(identity, capability)| {
-                let mut shown = Capability::clone(capability);
-                shown.set_link(None);
-                let token = capability.token();
-                let label = capability.label().unwrap_or_default();
-                if let Some(suffix) = suffix(identity, label) {
-                    if !label.is_empty() {
-                        shown.set_label(Some(format!("{label}@{suffix}")));
-                    }
-                    // A name too long for a token leaves the label to tell them apart.
-                    let unique = format!("{token}@{suffix}").parse().unwrap_or(token);
-                    shown.set_token(Some(unique));
-                } else {
-                    shown.set_token(Some(token));
-                }
-                Offer {
-                    component: identity.clone(),
-                    registered: Arc::clone(capability),
-                    shown,
-                }
-            })
-            .collect()
-    }
-
     /// Chooses the component for a specification, of those that the client may use: one
     /// with the capability that its label names or, if it names none, any whose capability
     /// it fulfils.
     pub fn choose(
         &self,
-        may: &dyn Fn(&Identity, &Capability) -> bool,
+        may: &May<'_>,
         specification: &Specification,
         now: Timestamp,
     ) -> Result<Choice, ChooseError> {
@@ -414,38 +372,25 @@ impl Directory {
         });
         whole.chain(joined)
     }
+}
 
-    /// Returns the capability at a place, if it is offered and the client may use it.
-    fn offered(
-        &self,
-        (identity, token): &Place,
-        may: &dyn Fn(&Identity, &Capability) -> bool,
-        now: Timestamp,
-    ) -> Option<Choice> {
-        let component = self.components.get(identity)?;
-        let capability = component.capabilities.get(token)?;
-        let is_there = component.presence(self.expiry, now) != Presence::Gone;
-        (is_there && may(identity, capability)).then(|| Choice {
-            component: identity.clone(),
-            capability: Arc::clone(capability),
-        })
-    }
+/// Says whether a component has registered exactly this.
+fn is_same(component: &Component, token: &Token, capability: &Capability) -> bool {
+    let known = component.capabilities.get(token);
+    known.is_some_and(|known| *known.capability == *capability)
+}
 
-    /// Returns the capabilities that clients may see, with who offers them.
-    fn registered(
-        &self,
-        now: Timestamp,
-    ) -> impl Iterator<Item = (&Identity, &Arc<Capability>)> {
-        self.components
-            .iter()
-            .filter(move |(_, known)| known.presence(self.expiry, now) != Presence::Gone)
-            .flat_map(|(identity, component)| {
-                component
-                    .capabilities
-                    .values()
-                    .filter(|known| !is_callback(known))
-                    .map(move |capability| (identity, capability))
-            })
+/// Removes a place from an index, and its key with the last one.
+fn remove_place<K, Q>(index: &mut BTreeMap<K, BTreeSet<Place>>, key: &Q, place: &Place)
+where
+    K: Borrow<Q> + Ord,
+    Q: Ord + ?Sized,
+{
+    if let Some(places) = index.get_mut(key) {
+        places.remove(place);
+        if places.is_empty() {
+            index.remove(key);
+        }
     }
 }
 
