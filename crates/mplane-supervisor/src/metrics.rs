@@ -66,6 +66,8 @@ pub(crate) enum RefusedReason {
     scope,
     /// As many wait for the component as may.
     queue,
+    /// As many of the client are open as may be.
+    client,
 }
 
 /// How a specification ended.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use crate::server::{Settings, Supervisor};
-use crate::store::{Retention, Store};
+use crate::store::{Retention, Room, Store};
 
 const RECORD: &str = include_str!("../vectors/client-supervisor-probe.json");
 
@@ -31,7 +31,7 @@ async fn supervisor(folder: &tempfile::TempDir) -> Arc<Supervisor> {
             client_bytes: u64::MAX,
             component_bytes: u64::MAX,
         },
-        queue: 100,
+        room: Room { queue: 100, client: 1_000 },
         is_428: true,
     };
     let store = Store::open(folder.path()).unwrap();

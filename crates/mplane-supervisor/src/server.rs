@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use crate::directory::Dialect;
 use crate::relay::{OpenRelayError, Relay, Reply, ReportError};
 use crate::ri::ri_routes;
-use crate::store::{Retention, Store, StoreError, Swept};
+use crate::store::{Retention, Room, Store, StoreError, Swept};
 use crate::tell::tell_routes;
 
 /// How often it is looked whether the time of something is over.
@@ -47,8 +47,8 @@ pub struct Settings {
     pub expiry: SignedDuration,
     /// What is kept how long.
     pub retention: Retention,
-    /// How many specifications may wait for one component.
-    pub queue: u64,
+    /// How many specifications may be open.
+    pub room: Room,
     /// Whether components that are not known are asked to register with 428, as some
     /// dialects want it, and not with 404.
     pub is_428: bool,
@@ -73,9 +73,9 @@ impl Supervisor {
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, OpenRelayError> {
         let known = registries.clone();
-        let (expiry, queue) = (settings.expiry, settings.queue);
+        let (expiry, room) = (settings.expiry, settings.room);
         let relay =
-            Relay::new(store, known, policy, expiry, queue, Timestamp::now()).await?;
+            Relay::new(store, known, policy, expiry, room, Timestamp::now()).await?;
         let settings = Mutex::new(settings);
         let supervisor = Arc::new(Self { registries, relay, settings, shutdown });
         tokio::spawn(keep_time(Arc::clone(&supervisor)));
@@ -119,7 +119,7 @@ impl Supervisor {
     /// Sets how it works from now on.
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
-        self.relay.set_limits(settings.expiry, settings.queue);
+        self.relay.set_limits(settings.expiry, settings.room);
     }
 
     /// Waits until all is written down, after `shutdown`.

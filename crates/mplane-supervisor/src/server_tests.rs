@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::directory::Dialect;
 use crate::server::{Settings, Supervisor};
-use crate::store::{Retention, Store};
+use crate::store::{Retention, Room, Store};
 
 /// A supervisor and where it listens.
 struct Bench {
@@ -38,7 +38,7 @@ impl Bench {
                 client_bytes: u64::MAX,
                 component_bytes: u64::MAX,
             },
-            queue: 100,
+            room: Room { queue: 100, client: 1_000 },
             is_428: false,
         };
         let store = Store::open(folder.path()).unwrap();

@@ -13,7 +13,7 @@ use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::tls::Credentials;
 use mplane_supervisor::caller::{Callee, call};
 use mplane_supervisor::server::{Settings, Supervisor};
-use mplane_supervisor::store::{Retention, Store};
+use mplane_supervisor::store::{Retention, Room, Store};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -222,7 +222,7 @@ fn settings(section: &SupervisorConfig) -> Settings {
             client_bytes: section.client_max_bytes,
             component_bytes: section.component_max_bytes,
         },
-        queue: section.queue,
+        room: Room { queue: section.queue, client: section.client_specifications },
         is_428: section.unknown_component == UnknownComponent::PreconditionRequired,
     }
 }

@@ -40,8 +40,14 @@ pub struct SupervisorConfig {
     #[serde(default)]
     pub unknown_component: UnknownComponent,
     /// How many specifications may wait for one component.
-    #[serde(default = "default_queue", deserialize_with = "queue")]
+    #[serde(default = "default_queue", deserialize_with = "at_least_one")]
     pub queue: u64,
+    /// How many specifications of one client may not have ended.
+    #[serde(
+        default = "default_client_specifications",
+        deserialize_with = "at_least_one"
+    )]
+    pub client_specifications: u64,
 }
 
 /// How a component that is not known is answered when it asks for specifications.
@@ -74,6 +80,7 @@ impl SupervisorConfig {
             component_max_bytes: default_component_bytes(),
             unknown_component: UnknownComponent::NotFound,
             queue: default_queue(),
+            client_specifications: default_client_specifications(),
         }
     }
 }
@@ -108,12 +115,17 @@ const fn default_queue() -> u64 {
     10_000
 }
 
-/// Reads how many specifications may wait.
-fn queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+/// One for each component of the largest platform known, some times over.
+const fn default_client_specifications() -> u64 {
+    100_000
+}
+
+/// Reads how many specifications may be open.
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         0 => Err(serde::de::Error::custom(
-            "with a queue of 0 nothing could be handed out; it is 1 at least",
+            "with 0 no specification could be accepted; it is 1 at least",
         )),
-        queue => Ok(queue),
+        many => Ok(many),
     }
 }

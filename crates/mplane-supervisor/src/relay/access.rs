@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity, Policy, Withheld};
@@ -10,7 +9,7 @@ use mplane::message::{Capability, Specification};
 
 use super::{Relay, Reply, Shared, exception};
 use crate::directory::ChooseError;
-use crate::store::Known;
+use crate::store::{Known, Room};
 
 /// The answer to a specification that fits nothing which the client may use.
 const NOTHING_PERMITTED: &str = "no capability that you may use here has these parameters \
@@ -23,10 +22,11 @@ impl Relay {
     }
 
     /// Sets how long a component is offered after it was heard of, and how many
-    /// specifications may wait for one.
-    pub fn set_limits(&self, expiry: SignedDuration, queue: u64) {
-        self.shared().directory.set_expiry(expiry);
-        self.queue.store(queue, Ordering::Relaxed);
+    /// specifications may be open.
+    pub fn set_limits(&self, expiry: SignedDuration, room: Room) {
+        let mut shared = self.shared();
+        shared.directory.set_expiry(expiry);
+        shared.room = room;
     }
 
     /// Says whether a client may still use the capability of a specification. One for many

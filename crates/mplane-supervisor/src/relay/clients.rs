@@ -15,7 +15,7 @@ use super::{GRACE, Relay};
 use crate::fan_out;
 use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{RefusedLabel, RefusedReason};
-use crate::store::{Acceptance, Id, Known, New, StoreError, Told};
+use crate::store::{Acceptance, Id, Known, New, Room, StoreError, Told};
 
 /// Capabilities told at once: some hundred kilobytes, and few enough for every envelope.
 const PAGE: usize = 1_000;
@@ -199,10 +199,10 @@ impl Relay {
             asked: asked.clone().into(),
             handed: handed.into(),
             deadline,
-            queue: self.queue(),
         };
         let started = Instant::now();
-        let accepted = self.store.accept(new, now).await?;
+        let room = self.shared().room;
+        let accepted = self.store.accept(new, room, now).await?;
         self.metrics.store.observe(started.elapsed().as_secs_f64());
         match accepted {
             Acceptance::Known => self.state_of(from, &token, now).await,
@@ -210,10 +210,13 @@ impl Relay {
                 let text = format!(
                     "{} specifications wait for component {}, as many as are kept; try \
                      again later",
-                    self.queue(),
-                    choice.component
+                    room.queue, choice.component
                 );
                 let (refused, reason) = (exception(token, text), RefusedReason::queue);
+                self.refuse(from, &asked, refused, reason, now).await
+            }
+            Acceptance::ClientFull => {
+                let (refused, reason) = client_full(token, room);
                 self.refuse(from, &asked, refused, reason, now).await
             }
             Acceptance::New => {
@@ -381,6 +384,16 @@ fn ended(known: &Known) -> String {
              when it went"
         ),
     }
+}
+
+/// Makes the answer to a client of whom as many specifications are open as may be.
+pub(super) fn client_full(token: Token, room: Room) -> (Reply, RefusedReason) {
+    let text = format!(
+        "{} specifications of one client may be open, and yours are as many; wait until some \
+         have ended, or interrupt them",
+        room.client
+    );
+    (exception(token, text), RefusedReason::client)
 }
 
 /// Makes an answer that is an exception.

@@ -11,7 +11,6 @@ mod tests;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,7 +26,7 @@ pub use self::components::{OfferError, ReportError};
 use crate::directory::{Dialect, Directory, Presence};
 use crate::life::{Effect, End};
 use crate::metrics::{EndLabel, PresenceLabel, SupervisorMetrics};
-use crate::store::{Id, OpenStoreError, Store, StoreError};
+use crate::store::{Id, OpenStoreError, Room, Store, StoreError};
 use crate::waiters::{Waiter, Waiters};
 
 /// How long after the end of its temporal scope a specification may still yield a result:
@@ -46,9 +45,6 @@ pub struct Relay {
     ri: Registries,
     shared: Mutex<Shared>,
     metrics: SupervisorMetrics,
-    /// How many specifications may wait for one component: a bound on what one that never
-    /// comes back holds.
-    queue: AtomicU64,
     /// Components that wait for something to fetch.
     fetching: Waiters<Identity>,
     /// Clients that wait for the end of a specification.
@@ -56,9 +52,11 @@ pub struct Relay {
 }
 
 /// What is in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     directory: Directory,
+    /// How many specifications may be open.
+    room: Room,
     /// Who may offer and use which capability.
     policy: Policy,
     /// Components for which something is queued: others need not ask the store.
@@ -88,10 +86,18 @@ impl Relay {
         registries: Registries,
         policy: Policy,
         expiry: SignedDuration,
-        queue: u64,
+        room: Room,
         now: Timestamp,
     ) -> Result<Self, OpenRelayError> {
-        let mut shared = Shared { policy, ..Shared::default() };
+        let mut shared = Shared {
+            directory: Directory::default(),
+            room,
+            policy,
+            pending: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            deadline: None,
+            broken: None,
+        };
         shared.directory.set_expiry(expiry);
         for saved in store.components().await? {
             let (from, seen) = (&saved.identity, saved.last_seen);
@@ -122,7 +128,6 @@ impl Relay {
             ri: Registries::ri(),
             shared: Mutex::new(shared),
             metrics: SupervisorMetrics::default(),
-            queue: AtomicU64::new(queue),
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
         };
@@ -206,11 +211,6 @@ impl Relay {
     /// Begins to wait for the end of a specification.
     pub fn wait_for_end(&self, id: Id) -> Waiter<'_, Id> {
         self.redeeming.wait_for(id)
-    }
-
-    /// Returns how many specifications may wait for one component.
-    fn queue(&self) -> u64 {
-        self.queue.load(Ordering::Relaxed)
     }
 
     /// Has it looked at the deadlines before a time.

@@ -14,7 +14,7 @@ use mplane::token::Token;
 use mplane::when::When;
 
 use super::*;
-use crate::store::{Filter, Retention, Swept};
+use crate::store::{Filter, Retention, Room, Swept};
 
 const NOON: &str = "2026-06-01T12:00:00Z";
 
@@ -45,6 +45,8 @@ fn ping(source: &str) -> Capability {
 /// Specifications that may wait here: few, so that a test is short.
 const QUEUE: u64 = 20;
 
+const ROOM: Room = Room { queue: QUEUE, client: 30 };
+
 /// Opens a relay with its store in a folder.
 async fn open(folder: &tempfile::TempDir) -> Relay {
     // The files are free once the thread that writes has ended.
@@ -55,7 +57,7 @@ async fn open(folder: &tempfile::TempDir) -> Relay {
         }
     };
     let (registries, policy) = (Registries::embedded(), Policy::default());
-    Relay::new(store, registries, policy, SignedDuration::from_mins(10), QUEUE, noon())
+    Relay::new(store, registries, policy, SignedDuration::from_mins(10), ROOM, noon())
         .await
         .unwrap()
 }
@@ -359,6 +361,36 @@ async fn a_queue_has_an_end() {
         "20 specifications wait for component Demo.Components.a, as many as are kept; \
          try again later"
     );
+}
+
+#[tokio::test]
+async fn a_client_has_a_share_of_the_room_until_its_specifications_have_ended() {
+    let probes = ["a", "b", "c"].map(|name| (name, "10.0.0.1"));
+    let mut bench = Bench::with(&probes).await;
+    let mut first = None;
+    for serial in 0..ROOM.client {
+        let label = ["ping@a-0", "ping@b-0"][usize::from(serial % 2 == 1)];
+        let mut specification = asked(label, "now + 5s / 1s");
+        specification.set_token(Some(serial.to_string().parse().unwrap()));
+        first.get_or_insert_with(|| specification.clone());
+        assert!(bench.ask("me", specification).await.pending.is_some(), "{serial}");
+    }
+    let full = "30 specifications of one client may be open, and yours are as many; wait \
+                until some have ended, or interrupt them";
+    let scope = "now + 5s / 1s";
+    for specification in [asked("ping@c-0", scope), asked_all(&bench, "all", scope)] {
+        let label = specification.label().map(ToOwned::to_owned);
+        let reply = bench.ask("me", specification).await;
+        let Message::Exception(exception) = reply.message else { panic!("it is full") };
+        assert_eq!(exception.message(), full, "{label:?}");
+    }
+    // It costs nobody else anything, and what has ended makes room.
+    assert!(bench.ask("you", asked("ping@c-0", "now + 5s / 1s")).await.pending.is_some());
+    let interrupt = Interrupt::of(&first.unwrap());
+    bench.ask("me", interrupt).await;
+    let mut again = asked("ping@c-0", "now + 5s / 1s");
+    again.set_token(Some("again".parse().unwrap()));
+    assert!(bench.ask("me", again).await.pending.is_some());
 }
 
 /// Lets the named probes offer and the named clients use `ping`, and nobody else anything.

@@ -11,6 +11,7 @@ use mplane::token::Token;
 use mplane_runtime::tls::fresh_token;
 use tracing::{info, warn};
 
+use super::clients::client_full;
 use super::{GRACE, Relay, Reply, exception};
 use crate::directory::{Choice, Dialect};
 use crate::fan_out;
@@ -59,7 +60,6 @@ impl Relay {
             handed: asked.clone().into(),
             // It ends with its parts.
             deadline: None,
-            queue: u64::MAX,
         };
         let mut components = Vec::with_capacity(parts.len());
         let parts = parts.into_iter().map(|(choice, mut part)| {
@@ -82,17 +82,21 @@ impl Relay {
                 asked: part.into(),
                 handed: handed.into(),
                 deadline,
-                queue: self.queue(),
             }
         });
         let parts: Vec<_> = parts.collect();
         let (id, width) = (whole.id, parts.len());
-        match self.store.accept_all(whole, parts, now).await? {
+        let room = self.shared().room;
+        match self.store.accept_all(whole, parts, room, now).await? {
             Acceptance::Known => self.state_of(from, &token, now).await,
             Acceptance::QueueFull => {
                 let text = "as many specifications as are kept wait for one of the components; \
                             try again later, or narrow component.identity";
                 let (refused, why) = (exception(token, text), RefusedReason::queue);
+                self.refuse(from, &asked, refused, why, now).await
+            }
+            Acceptance::ClientFull => {
+                let (refused, why) = client_full(token, room);
                 self.refuse(from, &asked, refused, why, now).await
             }
             Acceptance::New => {

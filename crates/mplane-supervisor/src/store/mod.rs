@@ -11,6 +11,8 @@
 
 mod read;
 mod rows;
+#[cfg(test)]
+mod schema_tests;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ use crate::directory::Dialect;
 use crate::life::{Effect, End, Event, Life, State, step};
 
 /// The schemas, as steps from an empty file.
-const CONTROL: [&str; 1] = [include_str!("control-1.sql")];
+const CONTROL: [&str; 2] = [include_str!("control-1.sql"), include_str!("control-2.sql")];
 const RESULTS: [&str; 1] = [include_str!("results-1.sql")];
 
 /// Messages handed out at once, so that a component is not buried by one answer.
@@ -169,8 +171,15 @@ pub struct New {
     pub handed: Message,
     /// When it is given up, UTC.
     pub deadline: Option<Timestamp>,
-    /// How many specifications may wait for the component.
+}
+
+/// How many specifications may be open: a bound on what peers hold that never come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// How many may wait for one component.
     pub queue: u64,
+    /// How many of one client may not have ended, parts of one for many components included.
+    pub client: u64,
 }
 
 /// What became of a specification that was to be accepted.
@@ -182,6 +191,8 @@ pub enum Acceptance {
     Known,
     /// As many wait for the component as may.
     QueueFull,
+    /// As many of the client have not ended as may.
+    ClientFull,
 }
 
 /// Something handed to a component.
@@ -351,6 +362,7 @@ impl Store {
     pub async fn accept(
         &self,
         new: New,
+        room: Room,
         now: Timestamp,
     ) -> Result<Acceptance, StoreError> {
         let stored = Stored::of(new);
@@ -359,7 +371,10 @@ impl Store {
             if is_known(connection, &stored.client, &new.token)? {
                 return Ok(Acceptance::Known);
             }
-            if queued(connection, &stored.component)? >= new.queue {
+            if tally(connection, "client", &stored.client)? >= room.client {
+                return Ok(Acceptance::ClientFull);
+            }
+            if tally(connection, "component", &stored.component)? >= room.queue {
                 return Ok(Acceptance::QueueFull);
             }
             insert(connection, &stored, None, now)?;
@@ -374,6 +389,7 @@ impl Store {
         &self,
         whole: New,
         parts: Vec<New>,
+        room: Room,
         now: Timestamp,
     ) -> Result<Acceptance, StoreError> {
         let whole = Stored::of(whole);
@@ -382,8 +398,13 @@ impl Store {
             if is_known(connection, &whole.client, &whole.new.token)? {
                 return Ok(Acceptance::Known);
             }
+            let open = tally(connection, "client", &whole.client)?;
+            let more = u64::try_from(parts.len() + 1).unwrap_or(u64::MAX);
+            if open.saturating_add(more) > room.client {
+                return Ok(Acceptance::ClientFull);
+            }
             for part in &parts {
-                if queued(connection, &part.component)? >= part.new.queue {
+                if tally(connection, "component", &part.component)? >= room.queue {
                     return Ok(Acceptance::QueueFull);
                 }
             }
@@ -708,15 +729,14 @@ fn is_known(
         .exists(params![client, token.as_str()])
 }
 
-/// Returns how much a component is to fetch.
-fn queued(connection: &Connection, component: &str) -> rusqlite::Result<u64> {
-    let queued: i64 = connection
-        .prepare_cached(
-            "SELECT count(*) FROM specification WHERE component = ?1
-             AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued')",
-        )?
-        .query_row(params![component], |row| row.get(0))?;
-    Ok(queued.unsigned_abs())
+/// Returns how many specifications of a client have not ended, or how much a component is to
+/// fetch.
+fn tally(connection: &Connection, kind: &str, name: &str) -> rusqlite::Result<u64> {
+    let tally: Option<i64> = connection
+        .prepare_cached("SELECT specifications FROM tally WHERE kind = ?1 AND name = ?2")?
+        .query_row(params![kind, name], |row| row.get(0))
+        .optional()?;
+    Ok(tally.unwrap_or_default().unsigned_abs())
 }
 
 /// Writes a specification that is accepted.

@@ -177,6 +177,9 @@ impl Store {
                 .prepare_cached("DELETE FROM capability WHERE until_us <= ?1")?
                 .execute(params![stories])?;
             connection
+                .prepare_cached("DELETE FROM tally WHERE specifications = 0")?
+                .execute([])?;
+            connection
                 .prepare_cached("DELETE FROM refusal WHERE at_us <= ?1")?
                 .execute(params![stories])?;
             let gone: Vec<i64> = gone.into_iter().map(|(id, _)| id).collect();

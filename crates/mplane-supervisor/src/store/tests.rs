@@ -9,9 +9,11 @@ use mplane::when::When;
 
 use super::*;
 
-const NOON: Timestamp = Timestamp::UNIX_EPOCH;
+pub(super) const NOON: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn after(seconds: i64) -> Timestamp {
+const ROOM: Room = Room { queue: 150, client: 1_000 };
+
+pub(super) fn after(seconds: i64) -> Timestamp {
     NOON + SignedDuration::from_secs(seconds)
 }
 
@@ -23,7 +25,7 @@ fn client(name: &str) -> Identity {
     Identity::new(["Demo", "Clients", name].map(Into::into), Some("Clients"))
 }
 
-fn token(text: &str) -> Token {
+pub(super) fn token(text: &str) -> Token {
     text.parse().unwrap()
 }
 
@@ -44,13 +46,13 @@ fn result(value: u64) -> Message {
 }
 
 /// A store in a folder of its own.
-struct Bench {
-    store: Store,
-    folder: tempfile::TempDir,
+pub(super) struct Bench {
+    pub(super) store: Store,
+    pub(super) folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { store: Store::open(folder.path()).unwrap(), folder }
     }
@@ -68,7 +70,12 @@ impl Bench {
         }
     }
 
-    async fn accept(&self, who: &str, name: &str, component: &str) -> (Id, Acceptance) {
+    pub(super) async fn accept(
+        &self,
+        who: &str,
+        name: &str,
+        component: &str,
+    ) -> (Id, Acceptance) {
         let specification = Specification::of(&capability("counted"));
         let id = self.store.next_id();
         let new = New {
@@ -82,12 +89,11 @@ impl Bench {
             asked: specification.clone().into(),
             handed: specification.into(),
             deadline: Some(after(100)),
-            queue: 150,
         };
-        (id, self.store.accept(new, NOON).await.unwrap())
+        (id, self.store.accept(new, ROOM, NOON).await.unwrap())
     }
 
-    async fn fetch(&self, component: &str, at: Timestamp) -> Vec<Id> {
+    pub(super) async fn fetch(&self, component: &str, at: Timestamp) -> Vec<Id> {
         let lease = Some(Duration::from_secs(30));
         let (handed, _) = self.store.fetch(&probe(component), lease, at).await.unwrap();
         handed
@@ -100,7 +106,12 @@ impl Bench {
             .collect()
     }
 
-    async fn deliver(&self, id: Id, component: &str, message: Message) -> Effect {
+    pub(super) async fn deliver(
+        &self,
+        id: Id,
+        component: &str,
+        message: Message,
+    ) -> Effect {
         let handed = token(&format!("handed-{}", id.0));
         let reported = self.store.reported(&probe(component), &handed).unwrap();
         let reported = reported.expect("it was handed to it");
