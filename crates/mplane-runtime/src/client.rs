@@ -64,11 +64,14 @@ impl Client {
         let (mut found, mut next) = (Vec::new(), path::CAPABILITIES.to_owned());
         let mut pages = 0;
         let peer = loop {
-            let answer = self.http.ask(&self.base, Self::get(&next)).await?;
-            if pages == 0 && answer.status == StatusCode::NOT_FOUND {
-                break self.crawl(&mut found).await?;
-            }
-            let answer = self.understood(answer)?;
+            let answer = match self.ask(Self::get(&next)).await {
+                Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. })
+                    if pages == 0 =>
+                {
+                    break self.crawl(&mut found).await?;
+                }
+                answer => answer?,
+            };
             found.extend(self.read_capabilities(&answer)?);
             pages += 1;
             match answer.next {
@@ -188,8 +191,20 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request and refuses answers that are not understood.
+    /// Sends a request and refuses answers that are not understood. A peer that is overloaded
+    /// is asked again when it says so: nothing has come of the request.
     async fn ask(&self, ask: Ask<'_>) -> Result<Answer, ClientError> {
+        for _ in 0..RETRIES {
+            let answer = self.http.ask(&self.base, ask.clone()).await?;
+            match answer.retry_after {
+                Some(after) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                    let after = after.min(LONGEST_RETRY);
+                    warn!(peer = %answer.identity, ?after, "is overloaded; asks again");
+                    tokio::time::sleep(after).await;
+                }
+                _ => return self.understood(answer),
+            }
+        }
         let answer = self.http.ask(&self.base, ask).await?;
         self.understood(answer)
     }
@@ -212,6 +227,12 @@ impl Client {
         self.exchange.measurement(token.as_str()).cloned().unwrap_or(measurement)
     }
 }
+
+/// How often a peer that is overloaded is asked again.
+const RETRIES: usize = 5;
+
+/// How long to wait at most before a peer that is overloaded is asked again.
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// Pages of capabilities read at most: a peer may go on for ever.
 const PAGES: usize = 10_000;

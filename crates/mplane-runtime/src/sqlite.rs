@@ -8,7 +8,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Database {
     writes: mpsc::Sender<Write>,
+    waiting: Arc<AtomicUsize>,
     used_bytes: Arc<AtomicU64>,
     /// Held as long as the database is open: two programs on one file would each miss
     /// what the other has in memory.
@@ -74,6 +75,11 @@ impl Database {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns how many writes wait, those of the commit under way included.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Writes. Writes are made in the order of calls, whether or not anyone waits for
     /// them.
     pub fn write(
@@ -82,6 +88,7 @@ impl Database {
     ) -> Written {
         let (done, written) = oneshot::channel();
         let write = Write { act: Box::new(act), done };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // If the thread is gone, so is the sender that would have told.
         let _closed = self.writes.send(write).is_err();
         Written(written)
@@ -207,12 +214,13 @@ impl Opened {
         let (writes, queue) = mpsc::channel();
         let connection = self.connection;
         let used_bytes = Arc::new(AtomicU64::new(used_bytes(&connection)));
-        let used = Arc::clone(&used_bytes);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (used, left) = (Arc::clone(&used_bytes), Arc::clone(&waiting));
         std::thread::Builder::new()
             .name("sqlite".into())
-            .spawn(move || write_all(connection, &queue, &used))
+            .spawn(move || write_all(connection, &queue, &used, &left))
             .map_err(OpenDatabaseError::Thread)?;
-        Ok(Database { writes, used_bytes, _lock: self.lock })
+        Ok(Database { writes, waiting, used_bytes, _lock: self.lock })
     }
 }
 
@@ -276,11 +284,14 @@ fn write_all(
     mut connection: Connection,
     queue: &mpsc::Receiver<Write>,
     used: &AtomicU64,
+    waiting: &AtomicUsize,
 ) {
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
         group.extend(queue.try_iter().take(GROUP - 1));
+        let count = group.len();
         write_group(&mut connection, group, used);
+        waiting.fetch_sub(count, Ordering::Relaxed);
     }
 }
 

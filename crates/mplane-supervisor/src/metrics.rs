@@ -36,6 +36,8 @@ pub struct SupervisorMetrics {
     pub(crate) redeemed: Counter,
     /// Requests that the store could not serve.
     pub(crate) store_failures: Counter,
+    /// Requests refused because too many writes waited.
+    pub(crate) shed: Counter,
     /// From acceptance to hand-out.
     pub(crate) dispatch: Histogram,
     /// How long an acceptance takes in the store.
@@ -44,6 +46,12 @@ pub struct SupervisorMetrics {
     pub(crate) components: Family<PresenceLabel, Gauge>,
     /// Components for which something is queued.
     pub(crate) pending: Gauge,
+    /// What components are to fetch, in all.
+    pub(crate) queued: Gauge,
+    /// How long the first of it has been queued, in seconds.
+    pub(crate) queued_age: Gauge,
+    /// Writes that wait for the store.
+    pub(crate) writes: Gauge,
     /// Requests kept open for components.
     pub(crate) fetching: Gauge,
     /// Requests kept open for clients.
@@ -94,10 +102,14 @@ impl Default for SupervisorMetrics {
             too_late: Counter::default(),
             redeemed: Counter::default(),
             store_failures: Counter::default(),
+            shed: Counter::default(),
             dispatch: Histogram::new(DISPATCH_S),
             store: Histogram::new(STORE_S),
             components: Family::default(),
             pending: Gauge::default(),
+            queued: Gauge::default(),
+            queued_age: Gauge::default(),
+            writes: Gauge::default(),
             fetching: Gauge::default(),
             redeeming: Gauge::default(),
         }
@@ -124,6 +136,11 @@ impl SupervisorMetrics {
                 "Requests that the store could not serve",
                 &self.store_failures,
             ),
+            (
+                "requests_shed",
+                "Requests refused because too many writes waited for the store",
+                &self.shed,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -135,6 +152,9 @@ impl SupervisorMetrics {
         let dispatch = self.dispatch.clone();
         let help = "From the acceptance of a specification to its hand-out";
         registry.register_with_unit("dispatch", help, Unit::Seconds, dispatch);
+        let help = "How long the first of what components are to fetch has waited";
+        let age = self.queued_age.clone();
+        registry.register_with_unit("queued_age", help, Unit::Seconds, age);
         let help = "How long an acceptance takes in the store";
         registry.register_with_unit("store", help, Unit::Seconds, self.store.clone());
         let components = self.components.clone();
@@ -145,6 +165,8 @@ impl SupervisorMetrics {
                 "Components for which something is queued",
                 &self.pending,
             ),
+            ("queued", "Messages that components are to fetch", &self.queued),
+            ("store_writes_waiting", "Writes that wait for the store", &self.writes),
             ("fetches_open", "Requests kept open for components", &self.fetching),
             ("redemptions_open", "Requests kept open for clients", &self.redeeming),
         ] {

@@ -21,7 +21,7 @@ use mplane::exchange::component::without_serial;
 use mplane::json::{self, MEDIA_TYPE};
 use mplane::message::{Capability, Message};
 use mplane_runtime::http::Peer;
-use mplane_runtime::http::routes::{answer, message_answer, read_body};
+use mplane_runtime::http::routes::{Refused, answer, message_answer, read_body};
 use mplane_runtime::tls::fresh_token;
 use serde_json::value::RawValue;
 
@@ -42,6 +42,14 @@ pub(crate) fn ri_routes(supervisor: Arc<Supervisor>) -> Router {
         .route("/register/specification", post(register_specification))
         .route("/show/result", post(show_result))
         .with_state(supervisor)
+}
+
+/// Answers a request whose body was not taken in.
+fn not_taken(refused: &Refused, peer: &Peer) -> Response<Body> {
+    if refused.status() == StatusCode::SERVICE_UNAVAILABLE {
+        return refused.answer(peer);
+    }
+    plain(StatusCode::BAD_REQUEST, INVALID)
 }
 
 /// Shows capabilities by the identity of their component.
@@ -87,8 +95,9 @@ async fn register_specification(
     if permit(&peer.identity, Act::Use).is_err() {
         return plain(StatusCode::UNAUTHORIZED, CLIENTS_ONLY);
     }
-    let Ok(body) = read_body(request).await else {
-        return plain(StatusCode::BAD_REQUEST, INVALID);
+    let body = match read_body(request).await {
+        Ok(body) => body,
+        Err(refused) => return not_taken(&refused, &peer),
     };
     let read: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_slice(&body);
     let Some((component, text)) = read.ok().and_then(|mut read| {
@@ -147,8 +156,9 @@ async fn show_result(
     if permit(&peer.identity, Act::Use).is_err() {
         return plain(StatusCode::UNAUTHORIZED, CLIENTS_ONLY);
     }
-    let Ok(body) = read_body(request).await else {
-        return plain(StatusCode::BAD_REQUEST, INVALID);
+    let body = match read_body(request).await {
+        Ok(body) => body,
+        Err(refused) => return not_taken(&refused, &peer),
     };
     // It may have the elements of either dialect; only its token counts.
     let relay = supervisor.relay();

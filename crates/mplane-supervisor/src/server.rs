@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
@@ -17,7 +18,7 @@ use mplane::json::{self, MEDIA_TYPE, Unreadable};
 use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
 use mplane::registry::Registries;
 use mplane_runtime::http::routes::{
-    Page, Responder, answer, client_routes, read_messages, read_parts,
+    Page, Responder, answer, client_routes, later, read_messages, read_parts,
 };
 use mplane_runtime::http::{Peer, path, preferred_wait};
 use mplane_runtime::tls::fresh_token;
@@ -37,8 +38,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often it is written down when components were last heard of.
 const SEEN_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often it is counted what waits for components.
+const COUNT_INTERVAL: Duration = Duration::from_secs(15);
+
 /// How often it is looked whether something is kept long enough.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Writes that may wait for the store before requests are refused: some seconds of work for a
+/// slow disk.
+pub(crate) const WAITING: usize = 10_000;
 
 /// How a supervisor works.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +99,11 @@ impl Supervisor {
             .route(path::SHOW_SPECIFICATION, get(show_specification))
             .route(path::REGISTER_RESULT, post(register_result))
             .with_state(Arc::clone(self))
-            .merge(tell_routes(Arc::clone(self)))
             .merge(ri_routes(Arc::clone(self)))
             .merge(client_routes(clients))
+            .layer(from_fn_with_state(Arc::clone(self), shed))
+            // Who looks after it must get through.
+            .merge(tell_routes(Arc::clone(self)))
     }
 
     /// Returns who is answered what.
@@ -159,10 +169,12 @@ async fn keep_time(supervisor: Arc<Supervisor>) {
 async fn keep_house(supervisor: Arc<Supervisor>) {
     let mut seen = tokio::time::interval(SEEN_INTERVAL);
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let mut count = tokio::time::interval(COUNT_INTERVAL);
     loop {
         let done = tokio::select! {
             _ = seen.tick() => supervisor.relay.write_seen().await,
             _ = sweep.tick() => self::sweep(&supervisor).await,
+            _ = count.tick() => supervisor.relay.count_queued(Timestamp::now()).await,
             () = supervisor.shutdown.cancelled() => return,
         };
         if let Err(error) = done {
@@ -183,6 +195,21 @@ async fn sweep(supervisor: &Supervisor) -> Result<(), StoreError> {
         let (results, stories) = (swept.results, swept.stories);
         info!(results, stories, "not kept any longer");
     }
+}
+
+/// Refuses requests while too many writes wait, so that those in hand are answered in time.
+/// Registrations wait their turn: references give up on any answer but 200.
+async fn shed(
+    State(supervisor): State<Arc<Supervisor>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let waiting = supervisor.relay.store().waiting();
+    if waiting < WAITING || request.uri().path() == path::REGISTER_CAPABILITY {
+        return next.run(request).await;
+    }
+    supervisor.relay.metrics().shed.inc();
+    unavailable(&format!("{waiting} writes wait for the store; try again later"))
 }
 
 /// Takes capabilities of components. The answer is always 200: references give up on any
@@ -389,16 +416,10 @@ async fn register_result(
 /// What a peer hears when the supervisor fails inside.
 pub(crate) const INSIDE: &str = "the supervisor failed inside; try again later";
 
-/// How many seconds a peer is asked to wait when something cannot be done now.
-const RETRY_AFTER: &str = "5";
-
 /// Makes an answer to what cannot be done now.
 fn unavailable(reason: &str) -> Response<Body> {
     error!(reason, "is unavailable");
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, reason);
-    let value = HeaderValue::from_static(RETRY_AFTER);
-    response.headers_mut().insert(http::header::RETRY_AFTER, value);
-    response
+    later(plain(StatusCode::SERVICE_UNAVAILABLE, reason))
 }
 
 /// Makes an answer of plain text.

@@ -4,27 +4,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Identity, Policy};
 use mplane::features::Features;
 use mplane::message::{Capability, Statement};
 use mplane::registry::Registries;
 use mplane_runtime::client::Client;
-use mplane_runtime::http::PlainHttp;
-use mplane_runtime::http::client::BaseUrl;
+use mplane_runtime::http::client::{Ask, BaseUrl, HttpClient};
 use mplane_runtime::http::server::{Transport, listen, serve};
+use mplane_runtime::http::{PlainHttp, path};
+use rusqlite::TransactionBehavior;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Dialect;
-use crate::server::{Settings, Supervisor};
-use crate::store::{Retention, Room, Store};
+use crate::server::{Settings, Supervisor, WAITING};
+use crate::store::{Id, Retention, Room, Store};
 
 /// A supervisor and where it listens.
 struct Bench {
     supervisor: Arc<Supervisor>,
     url: BaseUrl,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Bench {
@@ -53,7 +55,7 @@ impl Bench {
         let url = BaseUrl::parse(&url, Some(PlainHttp::Loopback)).unwrap();
         let transport = Transport::Plain(PlainHttp::Loopback);
         tokio::spawn(serve(listener, transport, supervisor.router(), shutdown));
-        Self { supervisor, url, _folder: folder }
+        Self { supervisor, url, folder }
     }
 
     fn client(&self) -> Client {
@@ -110,4 +112,36 @@ async fn a_client_gets_more_capabilities_than_one_answer_holds() {
     for label in ["ping-0@p0", "ping-0@*", "ping-366@p1", "ping-366@*", "ping-200@p2"] {
         assert!(labels.iter().any(|it| it == label), "{label}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_with_too_much_to_write_says_when_to_come_again() {
+    let bench = Bench::new().await;
+    let relay = bench.supervisor.relay();
+    // Somebody holds the lock of the store.
+    let path = bench.folder.path().join("control.db");
+    let mut locker = rusqlite::Connection::open(path).unwrap();
+    let lock = locker.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    for _ in 0..=WAITING {
+        relay.store().redeemed(Id(1), Timestamp::now());
+    }
+    let http = HttpClient::new(None);
+    let ask =
+        |method, path, messages| Ask { method, path, messages, wait: Duration::ZERO };
+    let get = |path| http.ask(&bench.url, ask(Method::GET, path, &[]));
+    let refused = get("/capabilities").await.unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.retry_after, Some(Duration::from_secs(5)));
+    let text = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(text.ends_with("writes wait for the store; try again later"), "{text}");
+    // Who looks after it gets through, and registrations wait.
+    assert_eq!(get("/components").await.unwrap().status, StatusCode::OK);
+    let offer = [capability("ping", "10.0.0.1").into()];
+    let registering =
+        http.ask(&bench.url, ask(Method::POST, path::REGISTER_CAPABILITY, &offer));
+    let (registered, ()) = tokio::join!(registering, async { drop(lock) });
+    let registered = registered.unwrap();
+    assert_eq!(registered.status, StatusCode::OK);
+    assert_eq!(&*registered.body, br#"{"ping":{"registered":"ok"}}"#);
+    assert_eq!(get("/capabilities").await.unwrap().status, StatusCode::OK);
 }

@@ -321,6 +321,9 @@ async fn post(
             }
             Err(error) => {
                 warn!(problem = report(&error), "cannot deliver, tries again");
+                if let PostError::Unavailable { retry_after: Some(after), .. } = error {
+                    tokio::time::sleep(jittered(after.min(LONGEST_PAUSE))).await;
+                }
                 pause.take().await;
             }
         }
@@ -350,7 +353,7 @@ async fn post_once(
             body: shown(&answer.body),
         })
     } else {
-        Err(PostError::Unavailable { status })
+        Err(PostError::Unavailable { status, retry_after: answer.retry_after })
     }
 }
 
@@ -362,7 +365,7 @@ enum PostError {
     #[error("the supervisor refused it with {status}: {body}")]
     Refused { identity: Identity, status: StatusCode, body: String },
     #[error("the supervisor answered {status}")]
-    Unavailable { status: StatusCode },
+    Unavailable { status: StatusCode, retry_after: Option<Duration> },
 }
 
 /// Shows the start of a body in a log.

@@ -135,7 +135,7 @@ pub struct ParseUrlError {
 }
 
 /// A request to a peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask<'a> {
     /// `GET`, or `POST` with messages.
     pub method: Method,
@@ -163,6 +163,9 @@ pub struct Answer {
     pub clock_ahead_s: Option<i64>,
     /// The content type, without parameters.
     pub content_type: String,
+    /// How long it is to be waited before the request is made again (`Retry-After`, in
+    /// seconds), if the peer cannot answer now.
+    pub retry_after: Option<Duration>,
     /// The path below the base URL at which the answer goes on (RFC 8288, relation `next`).
     pub next: Option<String>,
     /// The body.
@@ -303,6 +306,7 @@ impl HttpClient {
             waited: parts.headers.contains_key("preference-applied"),
             clock_ahead_s: parts.headers.get(header::DATE).and_then(clock_ahead_s),
             content_type,
+            retry_after: parts.headers.get(header::RETRY_AFTER).and_then(seconds),
             next: parts.headers.get(header::LINK).and_then(next_path),
             body,
         };
@@ -316,6 +320,11 @@ fn clock_ahead_s(date: &header::HeaderValue) -> Option<i64> {
     // A date has no fraction: it stands for the middle of its second.
     let ahead = date.duration_since(jiff::Timestamp::now()) + HALF_SECOND;
     Some(ahead.as_secs())
+}
+
+/// Reads a number of seconds.
+fn seconds(value: &header::HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Reads the path at which an answer goes on, on the same host.

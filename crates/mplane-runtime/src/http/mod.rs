@@ -4,6 +4,7 @@
 //! Source: mPlane protocol specification, "mPlane over HTTPS"; protocol notes, section 7.
 
 pub mod client;
+mod intake;
 mod page;
 mod plain;
 pub mod routes;
@@ -15,6 +16,7 @@ use mplane::access::Identity;
 use mplane::features::Features;
 use mplane::message::Message;
 
+pub use intake::Received;
 pub use plain::PlainHttp;
 
 /// Paths, relative to a base URL.
@@ -34,6 +36,9 @@ pub mod path {
 /// The longest that a request may ask to wait for an answer (`Prefer: wait`), so that a
 /// connection lost on the way is noticed.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How many seconds a peer is asked to wait with what cannot be done now.
+pub const RETRY_AFTER_S: u16 = 5;
 
 /// How long a specification waits for its result when the client does not say: the
 /// reference waits as long.

@@ -9,18 +9,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
 use axum::routing::{get, post};
-use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mplane::access::{Act, permit};
 use mplane::features::Features;
 use mplane::json::{self, MEDIA_TYPE};
-use mplane::limits;
 use mplane::message::{Capability, Envelope, Exception, Message};
 use mplane::registry::Registries;
 use tracing::{debug, info};
 
-use super::{DEFAULT_WAIT, Peer, page, path, preferred_wait};
+use super::intake::{Intake, IntakeError, Received, WithoutRoom};
+use super::{DEFAULT_WAIT, Peer, RETRY_AFTER_S, page, path, preferred_wait};
 use crate::tls::fresh_token;
 
 /// Whoever answers clients: a component, or a supervisor on behalf of many. It is asked only
@@ -216,7 +214,8 @@ pub async fn read_messages(
     json::decode_all(&body, registries).map_err(Refused::no_message)
 }
 
-/// Reads the messages of a request's body, each by itself.
+/// Reads the messages of a request's body, each by itself. It waits for room while others
+/// arrive.
 ///
 /// Arrays are read with registries of their own: who sends them calls other elements by the
 /// same names.
@@ -225,14 +224,23 @@ pub async fn read_parts(
     registries: &Registries,
     of_arrays: &Registries,
 ) -> Result<json::Parts, Refused> {
-    let body = read_body(request).await?;
+    let body = take_body(request, WithoutRoom::Wait).await?;
     let is_array = body.trim_ascii_start().first() == Some(&b'[');
     let registries = if is_array { of_arrays } else { registries };
     json::decode_parts(&body, registries).map_err(Refused::no_message)
 }
 
+/// Reads a request's body, if it is said to hold messages. It is refused if there is no room
+/// while others arrive.
+pub async fn read_body(request: Request) -> Result<Received, Refused> {
+    take_body(request, WithoutRoom::Refuse).await
+}
+
 /// Reads a request's body, if it is said to hold messages.
-pub async fn read_body(request: Request) -> Result<Bytes, Refused> {
+async fn take_body(
+    request: Request,
+    without_room: WithoutRoom,
+) -> Result<Received, Refused> {
     let media_type = request.headers().get(header::CONTENT_TYPE);
     let essence = media_type
         .and_then(|value| value.to_str().ok())
@@ -244,21 +252,17 @@ pub async fn read_body(request: Request) -> Result<Bytes, Refused> {
             reason: format!("messages have the content type {MEDIA_TYPE}"),
         });
     }
-    let body = Limited::new(request.into_body(), limits::MESSAGE_BYTES);
-    let body = body.collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            Refused {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                reason: format!("a message has at most {} bytes", limits::MESSAGE_BYTES),
-            }
-        } else {
-            Refused {
-                status: StatusCode::BAD_REQUEST,
-                reason: format!("the request did not arrive whole: {error}"),
-            }
-        }
-    })?;
-    Ok(body.to_bytes())
+    let (parts, body) = request.into_parts();
+    let intake = parts.extensions.get::<Intake>().cloned().unwrap_or_default();
+    intake.take(body, without_room).await.map_err(|error| {
+        let status = match error {
+            IntakeError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            IntakeError::Pause => StatusCode::REQUEST_TIMEOUT,
+            IntakeError::Cut(_) => StatusCode::BAD_REQUEST,
+            IntakeError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Refused { status, reason: error.to_string() }
+    })
 }
 
 /// A request that is not understood.
@@ -278,13 +282,30 @@ impl Refused {
         }
     }
 
+    /// Returns the status of the answer to it.
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Makes the answer to it: an exception.
     pub fn answer(&self, peer: &Peer) -> Response<Body> {
         debug!(peer = %peer.identity, status = self.status.as_u16(), reason = self.reason,
             "refused a request");
         let exception = Exception::new(Some(fresh_token()), self.reason.clone());
-        message_answer(self.status, &exception.into(), peer)
+        let answer = message_answer(self.status, &exception.into(), peer);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            later(answer)
+        } else {
+            answer
+        }
     }
+}
+
+/// Says in an answer when to ask again (RFC 9110, section 10.2.3).
+pub fn later(mut answer: Response<Body>) -> Response<Body> {
+    let after = header::HeaderValue::from(RETRY_AFTER_S);
+    answer.headers_mut().insert(header::RETRY_AFTER, after);
+    answer
 }
 
 /// Makes an answer of a message, written as the peer can read it.

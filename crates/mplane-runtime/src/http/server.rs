@@ -1,10 +1,11 @@
 //! The server loop: connections, TLS, limits and graceful shutdown around a router. Plain
 //! HTTP, where it is configured, is the same loop without the handshake.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +18,7 @@ use mplane::access::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,8 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use super::client::without_brackets;
-use super::routes::answer;
+use super::intake::Intake;
+use super::routes::{answer, later};
 use super::{Peer, PlainHttp, announced_features};
 use crate::tls::{Credentials, identity_of};
 
@@ -53,6 +56,14 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Connections held at once. Beyond it, new ones wait in the kernel's queue.
 const CONNECTIONS: usize = 20_000;
 
+/// Connections of one peer: one that leaks them must not take the place of all others. It is
+/// as many programs as may share a certificate.
+const CONNECTIONS_OF_PEER: usize = 1_000;
+
+/// How long a peer may read nothing of an answer before its connection is cut: what it does
+/// not read is held in memory.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long to wait after the system refused to accept a connection, mostly because it
 /// is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -78,6 +89,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let (intake, crowd) = (Intake::default(), Crowd::default());
     let connections = TaskTracker::new();
     loop {
         let next = async {
@@ -96,7 +108,9 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection = Connection { address, shutdown: shutdown.clone() };
+        let (intake, crowd) = (intake.clone(), crowd.clone());
+        let shutdown = shutdown.clone();
+        let connection = Connection { address, intake, crowd, shutdown };
         let (transport, router) = (transport.clone(), router.clone());
         connections.spawn(async move {
             connection.serve(stream, transport, router).await;
@@ -112,6 +126,8 @@ pub async fn serve(
 /// A connection of a peer.
 struct Connection {
     address: SocketAddr,
+    intake: Intake,
+    crowd: Crowd,
     shutdown: CancellationToken,
 }
 
@@ -185,20 +201,35 @@ impl Connection {
         shown: Shown,
         router: Router,
     ) {
-        let Self { address, shutdown } = self;
+        let Self { address, intake, crowd, shutdown } = self;
         debug!(%address, identity = %shown.identity, "connected");
         let is_plain = shown.plain.is_some();
+        // In plain HTTP all are one.
+        let place =
+            if is_plain { Some(None) } else { crowd.join(&shown.identity).map(Some) };
+        if place.is_none() {
+            warn!(%address, identity = %shown.identity, "has too many connections");
+        }
+        let is_crowded = place.is_none();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let routed = shown
-                .may_ask(request.headers())
-                .then(|| router.clone().call(prepare(request, &shown.identity)));
+            let routed = if is_crowded {
+                let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, CROWDED);
+                Err(close(later(refused)))
+            } else if shown.may_ask(request.headers()) {
+                Ok(router.clone().call(prepare(request, &shown.identity, &intake)))
+            } else {
+                Err(refusal(StatusCode::MISDIRECTED_REQUEST, NOT_HERE))
+            };
             async {
                 match routed {
-                    Some(routed) => routed.await,
-                    None => Ok(refusal(StatusCode::MISDIRECTED_REQUEST, NOT_HERE)),
+                    Ok(routed) => routed.await,
+                    Err(refused) => Ok(refused),
                 }
             }
         });
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let stream = Box::pin(stream);
         let connection = http1().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -215,6 +246,7 @@ impl Connection {
             }
             Err(error) => debug!(%address, %error, "a connection ended early"),
         }
+        drop(place);
     }
 
     /// Answers one request in plain HTTP with what to do instead.
@@ -233,6 +265,42 @@ impl Connection {
                 }
             }
             () = self.shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// How many connections each peer has.
+#[derive(Clone, Debug, Default)]
+struct Crowd(Arc<Mutex<BTreeMap<Identity, usize>>>);
+
+/// A connection among those of its peer.
+struct Place {
+    crowd: Crowd,
+    identity: Identity,
+}
+
+impl Crowd {
+    /// Counts one more connection of a peer until it is dropped; `None` if it has as many as
+    /// it may.
+    fn join(&self, identity: &Identity) -> Option<Place> {
+        let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = crowd.entry(identity.clone()).or_default();
+        if *count >= CONNECTIONS_OF_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Place { crowd: self.clone(), identity: identity.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut crowd = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = crowd.get_mut(&self.identity) {
+            *count -= 1;
+            if *count == 0 {
+                crowd.remove(&self.identity);
+            }
         }
     }
 }
@@ -266,6 +334,17 @@ const NOT_PLAIN: &str = "this port speaks TLS: its URL begins with https://";
 const NOT_HERE: &str =
     "this port is for this machine only: its URL has the host localhost";
 
+/// What to do about too many connections.
+const CROWDED: &str = "peers of this name have as many connections as one may; close some, or \
+                       come with other certificates";
+
+/// Has a connection closed after an answer.
+fn close(mut answer: Response<Body>) -> Response<Body> {
+    let close = header::HeaderValue::from_static("close");
+    answer.headers_mut().insert(header::CONNECTION, close);
+    answer
+}
+
 /// Makes an answer of plain text.
 fn refusal(status: StatusCode, text: &str) -> Response<Body> {
     answer(status, "text/plain", text.into())
@@ -286,8 +365,13 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder
 }
 
-/// Attaches who sent a request, and removes a trailing slash: references write both.
-fn prepare(request: Request<Incoming>, identity: &Identity) -> Request<Body> {
+/// Attaches who sent a request and where its body finds room, and removes a trailing slash:
+/// references write both.
+fn prepare(
+    request: Request<Incoming>,
+    identity: &Identity,
+    intake: &Intake,
+) -> Request<Body> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
     let trimmed = path.trim_end_matches('/');
@@ -301,5 +385,53 @@ fn prepare(request: Request<Incoming>, identity: &Identity) -> Request<Body> {
     }
     let features = announced_features(&parts.headers);
     parts.extensions.insert(Peer { identity: identity.clone(), features });
+    parts.extensions.insert(intake.clone());
     Request::from_parts(parts, Body::new(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_peer_has_its_share_of_the_connections() {
+        let crowd = Crowd::default();
+        let peer = |name: &str| Identity::new(["Demo", name].map(Into::into), None);
+        let mut places: Vec<_> = (0..CONNECTIONS_OF_PEER)
+            .map(|_| crowd.join(&peer("a")).expect("there is room"))
+            .collect();
+        assert!(crowd.join(&peer("a")).is_none());
+        assert!(crowd.join(&peer("b")).is_some(), "others have theirs");
+        places.pop();
+        assert!(crowd.join(&peer("a")).is_some());
+        drop(places);
+        assert!(crowd.0.lock().unwrap().is_empty(), "nothing is left behind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_its_answer_is_cut() {
+        // More than the buffers of two sockets hold.
+        const ANSWER: usize = 64 << 20;
+        let router = Router::new().route("/", get(|| async { vec![0_u8; ANSWER] }));
+        let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let transport = Transport::Plain(PlainHttp::Loopback);
+        let served = tokio::spawn(serve(listener, transport, router, shutdown.clone()));
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        peer.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let asked = tokio::time::Instant::now();
+        // The clock goes on whenever nothing else does.
+        while asked.elapsed() < 2 * WRITE_TIMEOUT {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let mut answer = Vec::new();
+        let read = peer.read_to_end(&mut answer).await;
+        assert!(read.is_err() || answer.len() < ANSWER, "{} bytes", answer.len());
+        shutdown.cancel();
+        served.await.unwrap();
+    }
 }

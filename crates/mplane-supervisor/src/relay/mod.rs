@@ -166,8 +166,18 @@ impl Relay {
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.pending.set(gauge(pending));
+        self.metrics.writes.set(gauge(self.store.waiting()));
         self.metrics.fetching.set(gauge(self.fetching.len()));
         self.metrics.redeeming.set(gauge(self.redeeming.len()));
+    }
+
+    /// Counts what components are to fetch.
+    pub async fn count_queued(&self, now: Timestamp) -> Result<(), StoreError> {
+        let (queued, since) = self.store.queued().await?;
+        let age = since.map_or(0, |since| now.duration_since(since).as_secs().max(0));
+        self.metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.metrics.queued_age.set(age);
+        Ok(())
     }
 
     /// Returns the store, to be asked about what is in it.

@@ -266,6 +266,11 @@ impl Store {
         })
     }
 
+    /// Returns how many writes wait.
+    pub fn waiting(&self) -> usize {
+        self.control.waiting().max(self.results.waiting())
+    }
+
     /// Returns a name that no specification has had.
     pub fn next_id(&self) -> Id {
         Id(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)

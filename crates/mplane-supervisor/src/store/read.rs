@@ -321,6 +321,27 @@ impl Archive {
         Ok(self.control.read(super::sweep::next_deadline).await?)
     }
 
+    /// Counts what components are to fetch, and tells when the first of it was accepted, UTC.
+    pub async fn queued(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let read = self.control.read(|connection| {
+            let (queued, first): (i64, Option<i64>) = connection.query_row(
+                "SELECT count(*), min(id) FROM specification
+                 WHERE state = 'queued' OR interrupt = 'queued' OR progress = 'queued'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let since: Option<i64> = connection
+                .query_row(
+                    "SELECT accepted_us FROM specification WHERE id = ?1",
+                    params![first],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok((queued.unsigned_abs(), since.map(time)))
+        });
+        Ok(read.await?)
+    }
+
     /// Lists measurements, the latest first: those before one, at most [`PAGE`].
     pub async fn measurements(
         &self,
