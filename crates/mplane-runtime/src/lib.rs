@@ -11,6 +11,7 @@ pub mod component;
 pub mod config;
 pub mod external;
 pub mod http;
+pub mod initiator;
 pub mod metrics;
 pub mod service;
 pub mod shutdown;

@@ -1,11 +1,9 @@
 //! The component driver: runs services when the exchange says so.
 //!
 //! The decisions are those of [`ComponentExchange`]; this module carries its actions out,
-//! keeps its time, and answers clients. [`initiator`] registers with supervisors and
-//! fetches specifications from them.
+//! keeps its time, and answers clients and supervisors.
 
-pub mod initiator;
-mod registration;
+mod offer;
 mod run;
 #[cfg(test)]
 mod supervisor_tests;
@@ -33,6 +31,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::http::Peer;
 use crate::http::routes::{Page, Responder};
+use crate::initiator::{Letter, Outbox};
 use crate::metrics::ComponentMetrics;
 use crate::service::Service;
 use crate::spool::{Fill, Spool};
@@ -76,7 +75,7 @@ struct State {
     /// Whether nothing new is accepted, because the spool is full.
     is_full: bool,
     /// Where results go that are to be posted, by who asked for them.
-    outboxes: BTreeMap<Identity, mpsc::UnboundedSender<Letter>>,
+    outboxes: BTreeMap<Identity, Outbox>,
 }
 
 /// A service with what it may use.
@@ -88,19 +87,11 @@ pub struct Offered {
     pub budget: Budget,
 }
 
-/// A message to be posted.
-#[derive(Debug)]
-struct Letter {
-    /// The job whose result it is; `None` for receipts.
-    job: Option<JobId>,
-    message: Message,
-}
-
 /// What follows from one change: records to be written, then actions to be done.
 struct Batch {
     records: Vec<Record>,
     /// A receipt, and where it is posted from: before the result that the actions lead to.
-    receipt: Option<(mpsc::UnboundedSender<Letter>, Letter)>,
+    receipt: Option<(Outbox, Letter)>,
     actions: Vec<Action>,
     done: oneshot::Sender<Result<(), WriteError>>,
 }
@@ -238,7 +229,7 @@ impl Component {
         &self,
         from: &Identity,
         message: Message,
-        receipts: Option<&mpsc::UnboundedSender<Letter>>,
+        receipts: Option<&Outbox>,
     ) -> Reply {
         let now = Timestamp::now();
         let is_specification = matches!(message, Message::Specification(_));
@@ -248,7 +239,7 @@ impl Component {
                 // The results so far of a repeat must not come after all of them either.
                 let receipts = receipts.filter(|_| reply.pending.is_some())?;
                 let message = reply.message.clone();
-                Some((receipts.clone(), Letter { job: None, message }))
+                Some((receipts.clone(), Letter { about: None, message }))
             },
         );
         if let Some(withheld) = &reply.withheld {
@@ -280,46 +271,6 @@ impl Component {
         let mut state = self.state();
         let is_awaited = state.exchange.is_active(job);
         is_awaited.then(|| state.awaited.entry(job).or_default().clone())
-    }
-
-    /// Sends results that this peer asked for into a queue, to be posted to it; those too
-    /// that it should have got before a restart.
-    fn deliver_to(&self, peer: &Identity, outbox: &mpsc::UnboundedSender<Letter>) {
-        let mut state = self.state();
-        if state.outboxes.insert(peer.clone(), outbox.clone()).is_some() {
-            return;
-        }
-        for (job, message) in state.exchange.undelivered(peer) {
-            let letter = Letter { job: Some(job), message: message.clone() };
-            if outbox.send(letter).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Sends nothing into a queue any more.
-    fn close_outbox(&self, outbox: &mpsc::UnboundedSender<Letter>) {
-        self.state().outboxes.retain(|_, known| !known.same_channel(outbox));
-    }
-
-    /// Takes note that a letter has arrived, or was refused for good.
-    fn delivered(&self, letter: &Letter) {
-        if let Some(job) = letter.job {
-            self.metrics.delivered.inc();
-            self.change(|exchange| exchange.job_delivered(job));
-        }
-    }
-
-    /// Gives a letter up that its receiver refuses for good: it goes to the dead letters.
-    async fn give_up(&self, receiver: &Identity, letter: Letter, reason: String) {
-        let Some(job) = letter.job else { return };
-        self.metrics.dead_letters.inc();
-        if let Some(spool) = &self.spool
-            && let Err(error) = spool.bury(receiver.clone(), letter.message, reason).await
-        {
-            error!(%error, "a dead letter cannot be stored");
-        }
-        self.change(|exchange| exchange.job_delivered(job));
     }
 
     /// Waits until every run has ended and all is written, after `shutdown`; cuts what
@@ -354,7 +305,7 @@ impl Component {
     fn change_state<T>(
         &self,
         change: impl FnOnce(&mut State) -> T,
-        receipt: impl FnOnce(&T) -> Option<(mpsc::UnboundedSender<Letter>, Letter)>,
+        receipt: impl FnOnce(&T) -> Option<(Outbox, Letter)>,
     ) -> (T, oneshot::Receiver<Result<(), WriteError>>) {
         let mut state = self.state();
         let changed = change(&mut state);
@@ -443,7 +394,9 @@ impl Component {
                 self.metrics.count_finished(!matches!(*message, Message::Exception(_)));
                 let mut state = self.state();
                 if let Some(outbox) = state.outboxes.get(&owner)
-                    && outbox.send(Letter { job: Some(job), message: *message }).is_err()
+                    && outbox
+                        .send(Letter { about: Some(job.number()), message: *message })
+                        .is_err()
                 {
                     state.outboxes.remove(&owner);
                 }

@@ -12,11 +12,11 @@ use mplane::message::{Specification, Statement};
 use mplane::primitive::Value;
 use tokio::net::TcpListener;
 
-use super::initiator::{Initiator, initiate};
 use super::*;
 use crate::http::PlainHttp;
 use crate::http::client::{BaseUrl, HttpClient};
 use crate::http::server::{Transport, serve};
+use crate::initiator::{Initiator, initiate};
 use crate::service::{Completed, Run, Work};
 
 /// How long a condition may take. Only a failing test waits so long.
@@ -253,7 +253,8 @@ async fn a_supervisor_that_says_nothing_is_asked_again() {
     };
     let client = Arc::new(HttpClient::new(None));
     let end = CancellationToken::new();
-    tokio::spawn(initiate(Arc::clone(&component), client, initiator, end));
+    let offerer = Arc::clone(&component);
+    tokio::spawn(initiate(offerer, client, initiator, end));
     // Connections that close without a word.
     for _ in 0..3 {
         let accepted = tokio::time::timeout(DEADLINE, listener.accept()).await;

@@ -1,9 +1,16 @@
-//! The initiating side of a component: it registers with a supervisor, fetches
-//! specifications and posts what comes of them.
+//! The initiating side of whoever offers something to a supervisor: it registers there,
+//! fetches specifications and posts what comes of them.
+//!
+//! Components do so, and supervisors that offer what their components offer to another
+//! supervisor: [`Offerer`] is what both have in common.
 //!
 //! Everything that can fail on the way is tried again, with growing pauses, until the
 //! program ends.
 
+mod registration;
+
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +19,13 @@ use jiff::Timestamp;
 use mplane::access::Identity;
 use mplane::exchange::component::without_serial;
 use mplane::json::DecodeError;
-use mplane::message::{CALLBACK, Exception, Message, Specification};
-use tokio::sync::mpsc;
+use mplane::message::{CALLBACK, Capability, Message, Specification};
+use mplane::registry::Registries;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::registration::{register, update};
-use super::{Component, Letter};
+use self::registration::{register, update};
 use crate::http::client::{Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
 use crate::report;
@@ -40,7 +47,73 @@ const WAIT: Duration = Duration::from_secs(20);
 /// that a component is not lost for ever by mistake.
 const LONGEST_CALLBACK: Duration = Duration::from_secs(24 * 3_600);
 
-/// How a component initiates.
+/// Something that is done later, by who is behind a trait.
+pub type Later<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// A message to be posted.
+#[derive(Debug)]
+pub struct Letter {
+    /// What it is the result of, by the number that its sender knows it under; `None` for
+    /// receipts and other answers, which are not posted again after a restart.
+    pub about: Option<u64>,
+    /// What to post.
+    pub message: Message,
+}
+
+/// Where letters are put to be posted, in order.
+pub type Outbox = mpsc::UnboundedSender<Letter>;
+
+/// Who offers something to a supervisor that it calls.
+pub trait Offerer: Send + Sync + 'static {
+    /// Returns the registries that messages are read with.
+    fn registries(&self) -> &Registries;
+
+    /// Counts changes of what is offered, or to whom.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Returns what is offered to everybody; `None` if that depends on who asks.
+    fn offered_to_all(&self) -> Option<Vec<Capability>>;
+
+    /// Returns what a supervisor may use.
+    fn offered_to(&self, supervisor: &Identity) -> Vec<Capability>;
+
+    /// Takes note that a supervisor has taken what is offered to it.
+    fn registered(&self);
+
+    /// Has results that are for this supervisor put into an outbox from now on, and at once
+    /// those that it has not got yet.
+    fn deliver_to(&self, supervisor: &Identity, outbox: &Outbox);
+
+    /// Answers a message that was fetched: what is to be posted goes to the outbox.
+    fn answer<'a>(
+        &'a self,
+        supervisor: &'a Identity,
+        message: Message,
+        outbox: &'a Outbox,
+    ) -> Later<'a>;
+
+    /// Takes note that a letter has arrived.
+    fn delivered(&self, letter: &Letter);
+
+    /// Gives a letter up that its receiver refuses for good.
+    fn give_up<'a>(
+        &'a self,
+        receiver: &'a Identity,
+        letter: Letter,
+        reason: String,
+    ) -> Later<'a>;
+
+    /// Puts nothing into an outbox any more.
+    fn close_outbox(&self, outbox: &Outbox);
+
+    /// Returns what ends all.
+    fn shutdown(&self) -> &CancellationToken;
+
+    /// Waits, after `shutdown`, until all that is to be delivered is in its outbox.
+    fn ended(&self) -> Later<'_>;
+}
+
+/// How somebody initiates.
 #[derive(Clone, Debug)]
 pub struct Initiator {
     /// The supervisor.
@@ -50,29 +123,29 @@ pub struct Initiator {
     pub poll: Duration,
 }
 
-/// Registers and fetches until the component shuts down, or only this is to `end`: what
+/// Registers and fetches until the offerer shuts down, or only this is to `end`: what
 /// the supervisor has not got is kept then, for when it is asked again.
 pub async fn initiate(
-    component: Arc<Component>,
+    offerer: Arc<dyn Offerer>,
     client: Arc<HttpClient>,
     initiator: Initiator,
     end: CancellationToken,
 ) {
-    let shutdown = component.shutdown.clone();
+    let shutdown = offerer.shutdown().clone();
     let mut pause = Pause::default();
     let (outbox, mut letters) = mpsc::unbounded_channel();
-    let mut offers = component.offers.subscribe();
+    let mut offers = offerer.changes();
     let work = async {
         loop {
             offers.mark_unchanged();
-            match register(&component, &client, &initiator).await {
+            match register(&*offerer, &client, &initiator).await {
                 Ok(registered) => {
                     let supervisor = registered.supervisor.clone();
-                    component.deliver_to(&supervisor, &outbox);
+                    offerer.deliver_to(&supervisor, &outbox);
                     let fetching =
-                        fetch(&component, &client, &initiator, &supervisor, &outbox);
+                        fetch(&*offerer, &client, &initiator, &supervisor, &outbox);
                     let updating =
-                        update(&component, &client, &initiator, registered, &mut offers);
+                        update(&*offerer, &client, &initiator, registered, &mut offers);
                     let ended = tokio::select! {
                         ended = fetching => ended,
                         error = updating => {
@@ -107,9 +180,9 @@ pub async fn initiate(
             let refused = post(&client, &initiator, letter).await;
             let Some(letter) = in_hand.take() else { break };
             match refused {
-                None => component.delivered(&letter),
+                None => offerer.delivered(&letter),
                 Some((receiver, reason)) => {
-                    component.give_up(&receiver, letter, reason).await;
+                    offerer.give_up(&receiver, letter, reason).await;
                 }
             }
         }
@@ -121,22 +194,22 @@ pub async fn initiate(
         () = end.cancelled() => {
             info!(supervisor = %initiator.supervisor, "is not served any more");
             letters.close();
-            component.close_outbox(&outbox);
+            offerer.close_outbox(&outbox);
             return;
         }
     }
     // What was measured until the shutdown is still delivered, if the supervisor is there.
-    component.ended().await;
+    offerer.ended().await;
     letters.close();
     while let Some(letter) = in_hand.take().or(letters.recv().await) {
         let delivery = post_once(&client, &initiator, &letter.message);
         if matches!(tokio::time::timeout(LAST_DELIVERY, delivery).await, Ok(Ok(()))) {
-            component.delivered(&letter);
+            offerer.delivered(&letter);
         } else {
             warn!(kind = %letter.message.kind(), "could not be delivered before the end");
         }
     }
-    component.ended().await;
+    offerer.ended().await;
 }
 
 /// How fetching ended.
@@ -149,16 +222,16 @@ struct Ended {
 /// Fetches and answers specifications until the supervisor does not know the component
 /// any more or cannot be reached; returns why.
 async fn fetch(
-    component: &Arc<Component>,
+    offerer: &dyn Offerer,
     client: &HttpClient,
     initiator: &Initiator,
     supervisor: &Identity,
-    outbox: &mpsc::UnboundedSender<Letter>,
+    outbox: &Outbox,
 ) -> Ended {
     let mut pause = Pause::default();
     let mut has_fetched = false;
     loop {
-        match fetch_once(component, client, initiator, supervisor, outbox).await {
+        match fetch_once(offerer, client, initiator, supervisor, outbox).await {
             Ok(Fetched::Again) => {
                 pause = Pause::default();
                 has_fetched = true;
@@ -204,11 +277,11 @@ enum Fetched {
 
 /// Fetches specifications once and answers them.
 async fn fetch_once(
-    component: &Arc<Component>,
+    offerer: &dyn Offerer,
     client: &HttpClient,
     initiator: &Initiator,
     supervisor: &Identity,
-    outbox: &mpsc::UnboundedSender<Letter>,
+    outbox: &Outbox,
 ) -> Result<Fetched, FetchError> {
     let ask = Ask {
         method: Method::GET,
@@ -231,36 +304,14 @@ async fn fetch_once(
             return Err(FetchError::Status { status, body: shown(&answer.body) });
         }
     }
-    let messages = answer.messages(&component.registries)?;
+    let messages = answer.messages(offerer.registries())?;
     let mut callback = None;
     for message in flatten(messages) {
         if let Some(pause) = callback_pause(&message) {
             callback = Some(pause);
             continue;
         }
-        let (label, token) = (message.label().map(ToOwned::to_owned), message.token());
-        let is_specification = matches!(message, Message::Specification(_));
-        let is_interrupt = matches!(message, Message::Interrupt(_));
-        let mut reply = component.handle(supervisor, message, Some(outbox)).await;
-        if is_specification && let Message::Withdrawal(withdrawal) = &reply.message {
-            // The supervisor has had the withdrawal; this is about the specification.
-            let label = withdrawal.label().unwrap_or_default();
-            let text = format!("the component has withdrawn the capability {label}");
-            reply.message = Exception::new(token.clone(), text).into();
-        }
-        if is_specification && let (Some(job), Some(token)) = (reply.pending, token) {
-            info!(%job, label, %token, "accepted a specification");
-        }
-        // Receipts are on their way, and what an interrupt ends the exchange delivers.
-        let delivered = match reply.message {
-            _ if reply.pending.is_some() => true,
-            Message::Result(_) | Message::Envelope(_) => is_interrupt,
-            _ => false,
-        };
-        let letter = Letter { job: None, message: reply.message };
-        if !delivered && outbox.send(letter).is_err() {
-            debug!("the end has come before a receipt was sent");
-        }
+        offerer.answer(supervisor, message, outbox).await;
     }
     Ok(match callback {
         None if answer.waited => Fetched::Again,

@@ -1,4 +1,4 @@
-//! How a component tells a supervisor what it offers, and when that changes.
+//! How a supervisor is told what is offered, and when that changes.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::Component;
-use super::initiator::{Initiator, shown};
+use super::{Initiator, Offerer, shown};
 use crate::http::client::{Answer, Ask, AskError, HttpClient};
 use crate::http::path;
 
@@ -21,7 +20,7 @@ use crate::http::path;
 /// NTP drifts in a week.
 const CLOCK_TOLERANCE_S: i64 = 5;
 
-/// What a supervisor knows of a component.
+/// What a supervisor knows of an offerer.
 pub(super) struct Registered {
     /// Who the supervisor is.
     pub(super) supervisor: Identity,
@@ -34,24 +33,24 @@ pub(super) struct Registered {
 /// Offers the capabilities: those of the core registry first, the others when the
 /// supervisor has announced that it understands them.
 pub(super) async fn register(
-    component: &Component,
+    offerer: &dyn Offerer,
     client: &HttpClient,
     initiator: &Initiator,
 ) -> Result<Registered, RegisterError> {
-    let (capabilities, expected) = if component.is_restricting() {
+    let (capabilities, expected) = if let Some(capabilities) = offerer.offered_to_all() {
+        (capabilities, None)
+    } else {
         let supervisor = who_answers(client, initiator).await?;
         permit(&supervisor, Act::Use)?;
-        let capabilities = component.capabilities_for(&supervisor);
+        let capabilities = offerer.offered_to(&supervisor);
         if capabilities.is_empty() {
             return Err(RegisterError::Withheld { supervisor });
         }
         (capabilities, Some(supervisor))
-    } else {
-        (component.all_capabilities(), None)
     };
     let core = readable(&capabilities, Features::NONE);
     let answer = offer(client, initiator, core).await?;
-    // Whoever answers may use this component from now on: it must be one who may.
+    // Whoever answers may use what is offered from now on: it must be one who may.
     permit(&answer.identity, Act::Use)?;
     if expected.is_some_and(|expected| expected != answer.identity) {
         return Err(RegisterError::Other { identity: answer.identity });
@@ -62,7 +61,7 @@ pub(super) async fn register(
         // One that does not keep requests open may want to say when to come again.
         offer(client, initiator, vec![callback()]).await?;
     }
-    component.metrics.registrations.inc();
+    offerer.registered();
     let clock_ahead_s = answer.clock_ahead_s;
     if clock_ahead_s.is_some_and(|ahead| ahead.abs() >= CLOCK_TOLERANCE_S) {
         warn!(
@@ -83,7 +82,7 @@ pub(super) async fn register(
 
 /// Tells a supervisor of changes whenever there are some, until that fails; returns why.
 pub(super) async fn update(
-    component: &Component,
+    offerer: &dyn Offerer,
     client: &HttpClient,
     initiator: &Initiator,
     mut registered: Registered,
@@ -91,11 +90,11 @@ pub(super) async fn update(
 ) -> RegisterError {
     loop {
         if offers.changed().await.is_err() {
-            // The component ends.
+            // The offerer ends.
             return std::future::pending().await;
         }
         let Registered { supervisor, features, capabilities } = &mut registered;
-        let now = component.capabilities_for(supervisor);
+        let now = offerer.offered_to(supervisor);
         let gone = readable(capabilities, *features);
         let gone = gone.into_iter().filter(|known| !now.contains(known)).collect();
         let new: Vec<_> =
@@ -258,8 +257,8 @@ pub(super) enum RegisterError {
     #[error("the supervisor's certificate is not one of a supervisor or client")]
     Denied(#[from] Denied),
     #[error(
-        "{supervisor} has no role that [access.authorizations] lists for any capability of \
-         this component; give it one in [access.roles]"
+        "{supervisor} may use nothing that is offered here; if there is something, give it a \
+         role in [access.roles] that [access.authorizations] lists"
     )]
     Withheld { supervisor: Identity },
     #[error("now {identity} answers")]
