@@ -19,4 +19,5 @@ pub mod server;
 mod server_tests;
 pub mod store;
 pub mod tell;
+pub mod upward;
 pub mod waiters;

@@ -15,7 +15,7 @@ use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Act, Policy, permit};
 use mplane::json::{self, MEDIA_TYPE, Unreadable};
-use mplane::message::{Capability, Envelope, Exception, Message, Redemption};
+use mplane::message::{Capability, Envelope, Message, Redemption};
 use mplane::registry::Registries;
 use mplane_runtime::http::routes::{
     Page, Responder, answer, client_routes, later, read_messages, read_parts,
@@ -505,11 +505,7 @@ impl Facing {
         let handled = to_its_end(async move {
             supervisor.relay.handle(&identity, message, fresh, Timestamp::now()).await
         });
-        let reply = handled.await.unwrap_or_else(|| Reply {
-            message: Exception::new(token, INSIDE).into(),
-            pending: None,
-            withheld: None,
-        });
+        let reply = handled.await.unwrap_or_else(|| Reply::failed(token));
         if let Some(withheld) = &reply.withheld {
             warn!(client = %peer.identity, %withheld, "refused by the access rules");
         }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::registration::{register, update};
+use self::registration::{RegisterError, register, update};
 use crate::http::client::{Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
 use crate::report;
@@ -163,6 +163,14 @@ pub async fn initiate(
                 Err(error) => {
                     let problem = report(&error);
                     warn!(supervisor = %initiator.supervisor, problem, "cannot register");
+                    if matches!(error, RegisterError::Withheld { .. }) {
+                        // There may be something for it soon.
+                        tokio::select! {
+                            () = pause.take() => {}
+                            Ok(()) = offers.changed() => pause = Pause::default(),
+                        }
+                        continue;
+                    }
                 }
             }
             pause.take().await;

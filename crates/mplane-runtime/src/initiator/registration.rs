@@ -1,12 +1,14 @@
 //! How a supervisor is told what is offered, and when that changes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use mplane::access::{Act, Denied, Identity, permit};
 use mplane::features::{Feature, Features};
 use mplane::message::{CALLBACK, Capability, Envelope, Message, Statement, Withdrawal};
 use mplane::registry::CORE;
+use mplane::token::Token;
 use mplane::when::When;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -27,8 +29,14 @@ pub(super) struct Registered {
     /// What it reads.
     features: Features,
     /// What it was offered.
-    capabilities: Vec<Capability>,
+    capabilities: BTreeMap<Token, Capability>,
 }
+
+/// Capabilities and withdrawals in one envelope at most.
+const AT_ONCE: usize = 1_000;
+
+/// How long changes may go on before they are told: what changes together is told together.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// Offers the capabilities: those of the core registry first, the others when the
 /// supervisor has announced that it understands them.
@@ -49,7 +57,7 @@ pub(super) async fn register(
         (capabilities, Some(supervisor))
     };
     let core = readable(&capabilities, Features::NONE);
-    let answer = offer(client, initiator, core).await?;
+    let answer = offer(client, initiator, &core).await?;
     // Whoever answers may use what is offered from now on: it must be one who may.
     permit(&answer.identity, Act::Use)?;
     if expected.is_some_and(|expected| expected != answer.identity) {
@@ -59,7 +67,7 @@ pub(super) async fn register(
     offer_beyond_core(client, initiator, &capabilities, features).await?;
     if !features.has(Feature::Registries) {
         // One that does not keep requests open may want to say when to come again.
-        offer(client, initiator, vec![callback()]).await?;
+        offer(client, initiator, &[callback()]).await?;
     }
     offerer.registered();
     let clock_ahead_s = answer.clock_ahead_s;
@@ -77,6 +85,7 @@ pub(super) async fn register(
         clock_ahead_s,
         "registered"
     );
+    let capabilities = by_token(capabilities);
     Ok(Registered { supervisor: answer.identity, features, capabilities })
 }
 
@@ -93,26 +102,35 @@ pub(super) async fn update(
             // The offerer ends.
             return std::future::pending().await;
         }
+        tokio::time::sleep(SETTLE).await;
+        offers.mark_unchanged();
         let Registered { supervisor, features, capabilities } = &mut registered;
-        let now = offerer.offered_to(supervisor);
-        let gone = readable(capabilities, *features);
-        let gone = gone.into_iter().filter(|known| !now.contains(known)).collect();
-        let new: Vec<_> =
-            now.iter().filter(|known| !capabilities.contains(known)).cloned().collect();
+        let now = by_token(offerer.offered_to(supervisor));
+        let missing = |of: &BTreeMap<Token, Capability>, from: &BTreeMap<_, _>| {
+            let missing = of.iter().filter(|(token, it)| from.get(*token) != Some(*it));
+            missing.map(|(_, capability)| capability.clone()).collect::<Vec<_>>()
+        };
+        let gone = readable(&missing(capabilities, &now), *features);
+        let new = missing(&now, capabilities);
         let told = async {
             let core = readable(&new, Features::NONE);
             if !core.is_empty() {
-                offer(client, initiator, core).await?;
+                offer(client, initiator, &core).await?;
             }
             offer_beyond_core(client, initiator, &new, *features).await?;
             // After what takes their place, so that nothing is missing meanwhile.
-            withdraw(client, initiator, gone).await
+            withdraw(client, initiator, &gone).await
         };
         if let Err(error) = told.await {
             return error;
         }
         *capabilities = now;
     }
+}
+
+/// Orders capabilities by token.
+fn by_token(capabilities: Vec<Capability>) -> BTreeMap<Token, Capability> {
+    capabilities.into_iter().map(|known| (known.token(), known)).collect()
 }
 
 /// Returns the capabilities that a peer with these features can read.
@@ -136,7 +154,7 @@ async fn who_answers(
         method: Method::GET,
         path: path::CAPABILITIES,
         messages: &[],
-        wait: std::time::Duration::ZERO,
+        wait: Duration::ZERO,
     };
     Ok(client.ask(&initiator.supervisor, ask).await?.identity)
 }
@@ -156,7 +174,7 @@ async fn offer_beyond_core(
     }
     if by_registry.is_empty() || features.has(Feature::Registries) {
         for (_, capabilities) in by_registry {
-            offer(client, initiator, capabilities).await?;
+            offer(client, initiator, &capabilities).await?;
         }
         return Ok(());
     }
@@ -169,13 +187,28 @@ async fn offer_beyond_core(
     Ok(())
 }
 
-/// Posts one envelope of capabilities.
+/// Posts capabilities, in one envelope or several; without any, an empty one.
 async fn offer(
     client: &HttpClient,
     initiator: &Initiator,
-    capabilities: Vec<Capability>,
+    capabilities: &[Capability],
 ) -> Result<Answer, RegisterError> {
-    let contents = capabilities.into_iter().map(Into::into).collect();
+    let mut parts = capabilities.chunks(AT_ONCE);
+    let mut answer =
+        offer_part(client, initiator, parts.next().unwrap_or_default()).await?;
+    for part in parts {
+        answer = offer_part(client, initiator, part).await?;
+    }
+    Ok(answer)
+}
+
+/// Posts one envelope of capabilities.
+async fn offer_part(
+    client: &HttpClient,
+    initiator: &Initiator,
+    capabilities: &[Capability],
+) -> Result<Answer, RegisterError> {
+    let contents = capabilities.iter().cloned().map(Into::into).collect();
     let answer = post(client, initiator, contents, "capability").await?;
     if answer.status != StatusCode::OK {
         return Err(RegisterError::Status {
@@ -207,16 +240,16 @@ async fn offer(
 async fn withdraw(
     client: &HttpClient,
     initiator: &Initiator,
-    capabilities: Vec<Capability>,
+    capabilities: &[Capability],
 ) -> Result<(), RegisterError> {
-    if capabilities.is_empty() {
-        return Ok(());
-    }
-    let contents = capabilities.iter().map(|gone| Withdrawal::of(gone).into()).collect();
-    let answer = post(client, initiator, contents, "withdrawal").await?;
-    if answer.status != StatusCode::OK {
-        let (status, body) = (answer.status, shown(&answer.body));
-        info!(%status, body, "the supervisor takes no withdrawals");
+    for capabilities in capabilities.chunks(AT_ONCE) {
+        let contents =
+            capabilities.iter().map(|gone| Withdrawal::of(gone).into()).collect();
+        let answer = post(client, initiator, contents, "withdrawal").await?;
+        if answer.status != StatusCode::OK {
+            let (status, body) = (answer.status, shown(&answer.body));
+            info!(%status, body, "the supervisor takes no withdrawals");
+        }
     }
     Ok(())
 }
@@ -233,7 +266,7 @@ async fn post(
         method: Method::POST,
         path: path::REGISTER_CAPABILITY,
         messages: &envelope,
-        wait: std::time::Duration::ZERO,
+        wait: Duration::ZERO,
     };
     Ok(client.ask(&initiator.supervisor, ask).await?)
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mplane::access::Identity;
+use mplane::access::{Class, Identity};
 use mplane::exchange::component::without_serial;
 use mplane::features::Features;
 use mplane::message::{CALLBACK, Capability, Refusal, Specification};
@@ -25,6 +25,9 @@ pub const COMPONENTS: usize = 100_000;
 
 /// Capabilities of one component.
 pub const CAPABILITIES: usize = 1_000;
+
+/// Capabilities of a supervisor that offers those of its components: as many as one may show.
+pub const CAPABILITIES_OF_SUPERVISOR: usize = 100 * CAPABILITIES;
 
 /// How long a component may be unheard of and still be called connected: references poll
 /// every 5 s, ours keep a request open for 20 s.
@@ -202,8 +205,12 @@ impl Directory {
             };
         };
         let is_known = component.capabilities.contains_key(&capability.token());
-        if component.capabilities.len() >= CAPABILITIES && !is_known {
-            return Err(RegisterError::Capabilities);
+        let most = match from.class() {
+            Class::Supervisor => CAPABILITIES_OF_SUPERVISOR,
+            _ => CAPABILITIES,
+        };
+        if component.capabilities.len() >= most && !is_known {
+            return Err(RegisterError::Capabilities { most });
         }
         Ok(())
     }
@@ -231,13 +238,13 @@ impl Directory {
     }
 
     /// Takes note of a capability of a component that has arrived. One with the same token
-    /// or label is replaced.
-    pub fn register(&mut self, from: &Identity, capability: Capability) {
-        let Some(component) = self.components.get_mut(from) else { return };
+    /// or label is replaced. Returns whether that changes anything.
+    pub fn register(&mut self, from: &Identity, capability: Capability) -> bool {
+        let Some(component) = self.components.get_mut(from) else { return false };
         let token = capability.token();
         // Components register all they have again and again: what is known stays.
         if is_same(component, &token, &capability) {
-            return;
+            return false;
         }
         // A label names one capability of a component: a new one under it replaces.
         let same: Vec<_> = component
@@ -252,7 +259,7 @@ impl Directory {
         for token in same {
             self.withdraw(from, &token);
         }
-        let Some(component) = self.components.get_mut(from) else { return };
+        let Some(component) = self.components.get_mut(from) else { return false };
         let capability = Arc::new(capability);
         self.last_order += 1;
         let order = self.last_order;
@@ -260,7 +267,7 @@ impl Directory {
         component.capabilities.insert(token.clone(), registered);
         // The callback capability is between components and their supervisor.
         if is_callback(&capability) {
-            return;
+            return false;
         }
         let place = (from.clone(), token);
         self.by_order.insert(order, place.clone());
@@ -271,23 +278,27 @@ impl Directory {
             let of_label = self.by_label.entry(label.to_owned()).or_default();
             of_label.entry(from.common_name().to_owned()).or_default().insert(place);
         }
+        true
     }
 
-    /// Takes a capability back.
-    pub fn withdraw(&mut self, from: &Identity, token: &Token) {
-        let Some(component) = self.components.get_mut(from) else { return };
-        let Some(registered) = component.capabilities.remove(token) else { return };
+    /// Takes a capability back. Returns whether that changes anything.
+    pub fn withdraw(&mut self, from: &Identity, token: &Token) -> bool {
+        let Some(component) = self.components.get_mut(from) else { return false };
+        let Some(registered) = component.capabilities.remove(token) else { return false };
         let Registered { order, capability } = registered;
         let place = (from.clone(), token.clone());
         self.by_order.remove(&order);
         remove_place(&mut self.by_token, token.as_str(), &place);
         remove_place(&mut self.by_schema, &capability.schema(), &place);
-        let Some(label) = capability.label() else { return };
-        let Some(of_label) = self.by_label.get_mut(label) else { return };
-        remove_place(of_label, from.common_name(), &place);
-        if of_label.is_empty() {
-            self.by_label.remove(label);
+        if let Some(label) = capability.label()
+            && let Some(of_label) = self.by_label.get_mut(label)
+        {
+            remove_place(of_label, from.common_name(), &place);
+            if of_label.is_empty() {
+                self.by_label.remove(label);
+            }
         }
+        true
     }
 
     /// Returns a component, if it is registered.
@@ -406,8 +417,11 @@ pub enum RegisterError {
     #[error("this supervisor holds {COMPONENTS} components, as many as it takes")]
     Components,
     /// Too many capabilities.
-    #[error("a component has at most {CAPABILITIES} capabilities")]
-    Capabilities,
+    #[error("a component has at most {most} capabilities")]
+    Capabilities {
+        /// How many it may have.
+        most: usize,
+    },
 }
 
 /// A specification for which there is no component.

@@ -19,6 +19,7 @@ impl Relay {
     /// Sets who may offer and use which capability from now on. What is on its way goes on.
     pub fn set_policy(&self, policy: Policy) {
         self.shared().policy = policy;
+        self.offers_changed();
     }
 
     /// Sets how long a component is offered after it was heard of, and how many

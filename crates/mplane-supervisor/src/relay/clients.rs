@@ -15,10 +15,15 @@ use super::{GRACE, Relay};
 use crate::fan_out;
 use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{RefusedLabel, RefusedReason};
+use crate::server::INSIDE;
 use crate::store::{Acceptance, Id, Known, New, Room, StoreError, Told};
 
 /// Capabilities told at once: some hundred kilobytes, and few enough for every envelope.
 const PAGE: usize = 1_000;
+
+/// Supervisors that a capability passes at most, each of which may add a name to its label: if
+/// they are registered in a circle by mistake, it does not go round for ever.
+const HOPS: usize = 4;
 
 /// The answer to a client.
 #[derive(Debug)]
@@ -29,12 +34,19 @@ pub struct Reply {
     pub pending: Option<Id>,
     /// What the policy withheld, to be logged; the message does not tell it.
     pub withheld: Option<Withheld>,
+    /// The specification of which this is what came: the client has it with this answer.
+    pub ended: Option<Id>,
 }
 
 impl Reply {
+    /// Makes the answer to a message on which the supervisor failed.
+    pub(crate) fn failed(token: Option<Token>) -> Self {
+        Self::finally(Exception::new(token, INSIDE))
+    }
+
     /// Makes an answer that is final.
     pub(super) fn finally(message: impl Into<Message>) -> Self {
-        Self { message: message.into(), pending: None, withheld: None }
+        Self { message: message.into(), pending: None, withheld: None, ended: None }
     }
 }
 
@@ -62,6 +74,25 @@ impl Relay {
         Page { capabilities, next: listing.next }
     }
 
+    /// Returns what another supervisor may use as one of its components: what comes from it
+    /// is not offered back to it.
+    pub fn offered_upward(
+        &self,
+        supervisor: &Identity,
+        now: Timestamp,
+    ) -> Vec<Capability> {
+        let shared = self.shared();
+        let may = shared.may(supervisor);
+        let is_meant = |component: &Identity, capability: &Capability| {
+            let label = capability.label().unwrap_or_default();
+            component != supervisor
+                && label.matches('@').count() < HOPS
+                && may(component, capability)
+        };
+        let listing = shared.directory.list(&is_meant, 0, usize::MAX, now);
+        listing.offers.into_iter().map(|offer| offer.shown).collect()
+    }
+
     /// Returns the capability that a client sees under a token.
     pub fn capability(
         &self,
@@ -85,9 +116,31 @@ impl Relay {
         found.filter(|capability| features.can_read(capability))
     }
 
-    /// Answers a client. `fresh` become tokens where new ones are needed: between the
-    /// client and us, and between us and the component.
+    /// Answers a client, and notes if it gets what it has asked for with that. `fresh` become
+    /// tokens where new ones are needed: between the client and us, and between us and the
+    /// component.
     pub async fn handle(
+        &self,
+        from: &Identity,
+        message: Message,
+        fresh: [Token; 2],
+        now: Timestamp,
+    ) -> Reply {
+        let reply = self.answer(from, message, fresh, now).await;
+        self.redeemed(reply.ended, now);
+        reply
+    }
+
+    /// Notes that a client has what came of a specification.
+    pub fn redeemed(&self, ended: Option<Id>, now: Timestamp) {
+        if let Some(id) = ended {
+            self.metrics.redeemed.inc();
+            self.store.redeemed(id, now);
+        }
+    }
+
+    /// Answers a client; see [`handle`](Self::handle).
+    pub async fn answer(
         &self,
         from: &Identity,
         message: Message,
@@ -133,7 +186,9 @@ impl Relay {
         fresh: [Token; 2],
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
-        self.accept(from, specification, Some(component), fresh, now).await
+        let reply = self.accept(from, specification, Some(component), fresh, now).await?;
+        self.redeemed(reply.ended, now);
+        Ok(reply)
     }
 
     /// Accepts or refuses a specification, for one component if that is said.
@@ -226,7 +281,7 @@ impl Relay {
                 self.look_before(deadline);
                 self.wake(&choice.component);
                 let message = Receipt::of(&asked).into();
-                Ok(Reply { message, pending: Some(id), withheld: None })
+                Ok(Reply { message, pending: Some(id), withheld: None, ended: None })
             }
         }
     }
@@ -254,7 +309,7 @@ impl Relay {
     }
 
     /// Answers a client with what there is: the result, or a receipt.
-    pub(super) async fn state_of(
+    pub(crate) async fn state_of(
         &self,
         from: &Identity,
         token: &Token,
@@ -293,15 +348,13 @@ impl Relay {
                 let so_far = so_far
                     .and_then(|text| json::decode(text.as_bytes(), registries).ok());
                 let message = so_far.unwrap_or_else(|| Receipt::of(&asked).into());
-                Reply { message, pending: Some(known.id), withheld: None }
+                Reply { message, pending: Some(known.id), withheld: None, ended: None }
             }
             Told::Ended(known, Some(text)) => {
                 let registries = self.registries_of(&known.component);
                 match json::decode(text.as_bytes(), registries) {
                     Ok(message) => {
-                        self.metrics.redeemed.inc();
-                        self.store.redeemed(known.id, now);
-                        Reply::finally(message)
+                        Reply { ended: Some(known.id), ..Reply::finally(message) }
                     }
                     Err(error) => {
                         warn!(specification = known.id.0, %error, "cannot be read");

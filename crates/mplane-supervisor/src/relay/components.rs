@@ -52,14 +52,20 @@ impl Relay {
                 self.store.register(from, &capability, features, dialect, now).await?;
                 let mut shared = self.shared();
                 shared.directory.arrive(from, features, dialect, now, now);
-                shared.directory.register(from, capability);
+                let is_new = shared.directory.register(from, capability);
+                drop(shared);
                 self.metrics.registrations.inc();
+                if is_new {
+                    self.offers_changed();
+                }
                 Ok(())
             }
             Message::Withdrawal(withdrawal) => {
                 let token = withdrawal.token();
                 self.store.withdraw(from, token, "withdrawn", now).await?;
-                self.shared().directory.withdraw(from, token);
+                if self.shared().directory.withdraw(from, token) {
+                    self.offers_changed();
+                }
                 Ok(())
             }
             other => Err(OfferError::Kind(other.kind().key())),

@@ -18,6 +18,7 @@ use mplane::access::{Identity, Policy};
 use mplane::json;
 use mplane::message::{Exception, Message};
 use mplane::registry::Registries;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::clients::Reply;
@@ -49,6 +50,8 @@ pub struct Relay {
     fetching: Waiters<Identity>,
     /// Clients that wait for the end of a specification.
     redeeming: Waiters<Id>,
+    /// Counts changes of what is offered, or to whom.
+    offers: watch::Sender<u64>,
 }
 
 /// What is in memory.
@@ -130,6 +133,7 @@ impl Relay {
             metrics: SupervisorMetrics::default(),
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
+            offers: watch::Sender::new(0),
         };
         // Those whose last part ended just before the end.
         relay.complete(None, now).await?;
@@ -162,7 +166,10 @@ impl Relay {
         drop(shared);
         for (presence, count) in counts {
             let label = PresenceLabel { presence: presence.word() };
-            self.metrics.components.get_or_create(&label).set(count);
+            let before = self.metrics.components.get_or_create(&label).set(count);
+            if presence == Presence::Gone && before != count {
+                self.offers_changed();
+            }
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.pending.set(gauge(pending));
@@ -211,6 +218,16 @@ impl Relay {
             let known = directory.component(component);
             known.is_some_and(|known| known.dialect == Dialect::Array)
         })
+    }
+
+    /// Counts changes of what is offered, or to whom.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.offers.subscribe()
+    }
+
+    /// Takes note that something else is offered, or to others.
+    fn offers_changed(&self) {
+        self.offers.send_modify(|changes| *changes += 1);
     }
 
     /// Begins to wait for what is queued for a component.

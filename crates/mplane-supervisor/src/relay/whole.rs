@@ -107,7 +107,7 @@ impl Relay {
                     self.wake(component);
                 }
                 let message = Receipt::of(&asked).into();
-                Ok(Reply { message, pending: Some(id), withheld: None })
+                Ok(Reply { message, pending: Some(id), withheld: None, ended: None })
             }
         }
     }

@@ -321,6 +321,48 @@ impl Archive {
         Ok(self.control.read(super::sweep::next_deadline).await?)
     }
 
+    /// Says whether nothing more comes of a specification of a client.
+    pub fn has_ended(
+        &self,
+        client: &Identity,
+        token: &Token,
+    ) -> Result<bool, StoreError> {
+        let client = identity_text(client);
+        let read = self.control.look_up(|connection| {
+            let open: Option<bool> = connection
+                .prepare_cached(
+                    "SELECT settled_us IS NULL FROM specification
+                     WHERE client = ?1 AND token = ?2",
+                )?
+                .query_row(params![client, token.as_str()], |row| row.get(0))
+                .optional()?;
+            Ok(open != Some(true))
+        });
+        Ok(read?)
+    }
+
+    /// Returns the specifications of which a client has not got what came of them, those
+    /// that have not ended included.
+    pub async fn unredeemed(
+        &self,
+        client: &Identity,
+    ) -> Result<Vec<(Id, Token)>, StoreError> {
+        let client = identity_text(client);
+        let read = self.control.read(move |connection| {
+            let mut unredeemed = connection.prepare_cached(
+                "SELECT id, token FROM specification
+                 WHERE client = ?1 AND redeemed_us IS NULL AND parent IS NULL
+                 AND (settled_us IS NULL OR result_bytes > 0)",
+            )?;
+            let rows = unredeemed.query_map(params![client], |row| {
+                let token: String = row.get(1)?;
+                Ok((Id::of(row.get(0)?), read_token(&token, 1)?))
+            })?;
+            rows.collect()
+        });
+        Ok(read.await?)
+    }
+
     /// Counts what components are to fetch, and tells when the first of it was accepted, UTC.
     pub async fn queued(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
         let read = self.control.read(|connection| {
