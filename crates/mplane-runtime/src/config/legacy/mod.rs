@@ -30,7 +30,9 @@ pub use ri::{RiError, RiOptions};
 use section::Section;
 
 use super::access::make_policy;
-use super::{ListenerConfig, RegistriesConfig, TlsConfig, check_max_results};
+use super::{
+    CalleeConfig, ListenerConfig, RegistriesConfig, TlsConfig, check_max_results,
+};
 use crate::http::client::BaseUrl;
 use crate::http::{PlainHttp, path};
 
@@ -284,6 +286,28 @@ fn base_url(
 
 /// The paths that capabilities are asked for at.
 const CAPABILITY_PATHS: [&str; 3] = ["/", path::CAPABILITY_PAGE, path::CAPABILITIES];
+
+/// Takes the components that a supervisor calls: at least one, each once.
+fn callees(
+    speech: Speech,
+    section: &mut Section,
+    key: &str,
+) -> Result<Vec<CalleeConfig>, TranslateError> {
+    let place = section.place(key);
+    let mut callees: Vec<CalleeConfig> = Vec::new();
+    for text in section.list(key)? {
+        let url = base_url(speech, &place, &text, &CAPABILITY_PATHS)?;
+        let name = url.to_string();
+        if callees.iter().all(|known| known.url.to_string() != name) {
+            callees.push(CalleeConfig { url });
+        }
+    }
+    if callees.is_empty() {
+        let remedy = "write https://HOST:PORT/ of each component that listens";
+        return Err(TranslateError::Missing { place, remedy });
+    }
+    Ok(callees)
+}
 
 /// Takes keys whose values are paths: those that are not the usual ones cannot work.
 fn standard_paths(section: &mut Section, keys: [&str; 3]) -> Result<(), TranslateError> {
