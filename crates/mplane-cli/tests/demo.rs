@@ -385,6 +385,41 @@ fn sigint_ends_it_cleanly() {
 }
 
 #[test]
+fn ctrl_c_shows_what_was_measured_so_far() {
+    let place = folder();
+    let mut demo = Program::start(demo(place.path(), &["--duration", "10s"]));
+    // A line each second: two seconds are over then.
+    demo.wait_for_nth(Stream::Err, &[MEASURES], 3);
+    demo.signal(Signal::SIGINT);
+    let output = demo.finish().expect(130);
+    let delays = check(&output);
+    assert!((2..=9).contains(&delays.len()), "not all of it: {output:#?}");
+    assert!(
+        output.err.contains("interrupted: waits for what was measured"),
+        "{output:#?}"
+    );
+    assert!(!output.err.contains("error:"), "{output:#?}");
+    let is_interrupt =
+        |line: &str| line.contains("POST /  ") && line.contains("interrupt");
+    assert!(output.out.lines().any(is_interrupt), "{output:#?}");
+    check_nothing_is_left(place.path());
+}
+
+#[test]
+fn ctrl_c_twice_ends_it_as_well() {
+    let place = folder();
+    let mut demo = Program::start(demo(place.path(), &["--duration", "10s"]));
+    demo.wait_for(Stream::Err, &[MEASURES]);
+    demo.signal(Signal::SIGINT);
+    demo.wait_for(Stream::Err, &["interrupted: waits"]);
+    let sent = Instant::now();
+    demo.signal(Signal::SIGINT);
+    let output = demo.finish().expect(130);
+    assert!(sent.elapsed().as_secs() < 3, "it waits for nothing more: {output:#?}");
+    check_nothing_is_left(place.path());
+}
+
+#[test]
 fn sigterm_ends_it_cleanly() {
     check_signal(Signal::SIGTERM, 143);
 }

@@ -56,6 +56,15 @@ impl Client {
         &self.exchange
     }
 
+    /// Forgets the capabilities of all peers.
+    pub fn forget_capabilities(&mut self) {
+        let peers: BTreeSet<_> =
+            self.exchange.capabilities().map(|(peer, _)| peer.clone()).collect();
+        for peer in &peers {
+            self.exchange.forget_capabilities(peer);
+        }
+    }
+
     /// Fetches the capabilities; those known before from the same peer are replaced.
     /// Returns how many there are.
     ///

@@ -53,5 +53,5 @@ fn compatibility_names_tests_that_exist_for_every_feature() {
             assert!(names.contains(*test), "{id}: no test is called {test}");
         }
     }
-    assert_eq!(features, 111);
+    assert_eq!(features, 115);
 }

@@ -6,6 +6,7 @@
 
 mod members;
 mod plan;
+mod signal;
 mod state;
 mod trace;
 
@@ -19,12 +20,13 @@ use mplane::message::ResultStatement;
 use mplane::primitive::Value;
 use mplane::when::When;
 use mplane_runtime::client::{Client, ClientError};
-use mplane_runtime::shutdown::{HangUp, on_signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::members::{Members, SUPERVISOR_SECTION};
 use self::plan::Plan;
+use self::signal::Signal;
 use self::state::State;
 use self::trace::Trace;
 use crate::logging::LogArgs;
@@ -43,6 +45,10 @@ const STEP: Duration = Duration::from_secs(5);
 /// How long the result may come after the end of the measurement: replies that are waited
 /// for, and two relays.
 const DELIVERY: Duration = Duration::from_secs(5);
+
+/// How long what was measured until Ctrl-C may take to come back: the interrupt goes over two
+/// relays, and so does the result.
+const REST: Duration = Duration::from_secs(3);
 
 /// How long one request for the result lets the supervisor wait for it.
 const WAIT: Duration = Duration::from_secs(10);
@@ -94,8 +100,10 @@ pub async fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     let trace = Trace::new(started);
     // What the demo tells itself is not logged too.
     args.log.start_with("error", trace.layer())?;
+    let signal = Signal::next()?;
     let shutdown = CancellationToken::new();
-    let received = on_signal(shutdown.clone(), HangUp::Ends)?;
+    // However the demo ends, the members of its domain are told.
+    let _told = shutdown.clone().drop_guard();
     let mut demo = Demo {
         args,
         output,
@@ -104,21 +112,13 @@ pub async fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
         step: 0,
         shutdown: shutdown.clone(),
     };
-    let ended = tokio::select! {
-        biased;
-        () = shutdown.cancelled() => Ok(None),
-        ended = demo.run() => ended,
-    };
-    match (ended, received.number()) {
+    if let Some(domain) = demo.run(&signal).await? {
         // The end of a domain that was left running is no failure.
-        (Ok(Some(domain)), _) => {
-            shutdown.cancelled().await;
-            domain.ended().await
-        }
-        // What a signal cuts off may fail in many ways.
-        (_, Some(number)) => Err(Failure::Signal(number)),
-        (ended, None) => ended.map(drop),
+        signal.arrival().await;
+        shutdown.cancel();
+        domain.ended().await?;
     }
+    Ok(())
 }
 
 /// A domain that runs.
@@ -126,7 +126,7 @@ struct Domain {
     supervisor: Running,
     component: Running,
     /// Removed, or kept, when the domain is gone.
-    _state: State,
+    state: State,
 }
 
 impl Domain {
@@ -148,8 +148,37 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    /// Goes through all steps; returns the domain if it is to be left running.
-    async fn run(&mut self) -> Result<Option<Domain>, Failure> {
+    /// Goes through all steps; returns the domain if it is to be left running. A signal ends
+    /// it; if Ctrl-C does while it measures, what was measured until then is shown.
+    async fn run(&mut self, signal: &Signal) -> Result<Option<Domain>, Failure> {
+        let (domain, mut client, plan) = signal.cuts(self.start()).await?;
+        let sent = signal.cuts(self.send(&mut client, &plan)).await?;
+        let measured = signal.cuts(self.measure(&mut client, &sent)).await;
+        if matches!(measured, Err(Failure::Signal(number)) if number == interrupt()) {
+            let again = Signal::next()?;
+            again.cuts(self.show_rest(&mut client, sent)).await?;
+            self.shutdown.cancel();
+            again.cuts(self.step("shut down", STEP, domain.ended())).await?;
+            return Err(Failure::Signal(interrupt()));
+        }
+        if self.show(&measured?) == 0 {
+            let text = format!(
+                "the step \"measure\" failed: {} did not answer",
+                plan.destination
+            );
+            return Err(Told(text).into());
+        }
+        if self.args.keep {
+            self.explain(domain.state.folder(), &plan);
+            return Ok(Some(domain));
+        }
+        self.shutdown.cancel();
+        signal.cuts(self.step("shut down", STEP, domain.ended())).await?;
+        Ok(None)
+    }
+
+    /// Starts a domain and its client, and finds out what to measure.
+    async fn start(&mut self) -> Result<(Domain, Client, Plan), Failure> {
         let args = self.args;
         let make = async { State::create(args.state_dir.as_deref(), args.keep) };
         let state = self.step("make a folder", STEP, make).await?;
@@ -204,16 +233,7 @@ impl Demo<'_> {
         let capabilities = counted(count, "capability", "capabilities");
         self.tell(format_args!("client: discovered {capabilities} at the supervisor"));
 
-        let result = self.measure(&mut client, &plan).await?;
-        self.show(&plan, &result)?;
-        let domain = Domain { supervisor, component, _state: state };
-        if args.keep {
-            self.explain(&folder, &plan);
-            return Ok(Some(domain));
-        }
-        self.shutdown.cancel();
-        self.step("shut down", STEP, domain.ended()).await?;
-        Ok(None)
+        Ok((Domain { supervisor, component, state }, client, plan))
     }
 
     /// Runs a step within its time; a failure names the step.
@@ -232,12 +252,12 @@ impl Demo<'_> {
         self.output.note(format_args!("{}. {text}", self.step));
     }
 
-    /// Measures, and shows progress meanwhile.
-    async fn measure(
+    /// Sends the specification.
+    async fn send(
         &mut self,
         client: &mut Client,
         plan: &Plan,
-    ) -> Result<ResultStatement, Failure> {
+    ) -> Result<Measurement, Failure> {
         let duration = self.args.duration;
         let when = When::now_for(duration).with_period(Some(Duration::from_secs(1)));
         self.tell(format_args!(
@@ -253,9 +273,19 @@ impl Demo<'_> {
         let port = plan.port.map(|port| port.to_string());
         let mut parameters = vec![(name, destination.as_str())];
         parameters.extend(port.as_deref().map(|port| ("destination.port", port)));
-        let asked = Instant::now();
         let sent = client.run(plan.label(), when, parameters, Duration::ZERO);
-        let mut measurement = self.step("send the specification", STEP, sent).await?;
+        self.step("send the specification", STEP, sent).await
+    }
+
+    /// Waits for the result, and shows progress meanwhile.
+    async fn measure(
+        &mut self,
+        client: &mut Client,
+        sent: &Measurement,
+    ) -> Result<ResultStatement, Failure> {
+        let duration = self.args.duration;
+        let asked = Instant::now();
+        let mut measurement = sent.clone();
         let limit = duration + DELIVERY;
         let mut ticks = tokio::time::interval(TICK);
         while !measurement.is_settled(jiff::Timestamp::now()) {
@@ -274,19 +304,40 @@ impl Demo<'_> {
             };
             measurement = within("measure", left, self.deadline, redeemed).await?;
         }
-        match measurement.state {
-            MeasurementState::Result(result) => Ok(result),
-            MeasurementState::Failed(exception) => {
-                let reason = exception.message();
-                Err(Told(format!("the step \"measure\" failed: {reason}")).into())
-            }
-            _ => Err(Told("the step \"measure\" failed: no result came".into()).into()),
-        }
+        self.step("measure", STEP, async { result_of(measurement) }).await
     }
 
-    /// Shows the rows, their aggregate, and the way of each message. Rows without any
-    /// answer are a result, yet the newcomer must hear of it.
-    fn show(&mut self, plan: &Plan, result: &ResultStatement) -> Result<(), Failure> {
+    /// Stops the measurement, and shows what was measured until then, if it comes.
+    async fn show_rest(
+        &mut self,
+        client: &mut Client,
+        sent: Measurement,
+    ) -> Result<(), Failure> {
+        self.output.note(
+            "   interrupted: waits for what was measured so far; Ctrl-C again ends at once",
+        );
+        let rest = async {
+            let mut measurement = client.interrupt(sent).await?;
+            while !measurement.is_settled(jiff::Timestamp::now()) {
+                measurement = client.redeem(measurement, WAIT).await?;
+            }
+            result_of(measurement)
+        };
+        match self.step("measure", REST, rest).await {
+            Ok(result) => {
+                self.show(&result);
+            }
+            Err(Failure::Failed(error)) => {
+                self.output.note(format_args!("   nothing could be fetched: {error}"));
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Shows the rows, their aggregate, and the way of each message; returns how many rows
+    /// have an answer. Rows without any are a result, yet the newcomer must hear of it.
+    fn show(&mut self, result: &ResultStatement) -> usize {
         self.output.line("");
         self.output.line(rows(result));
         self.output.line("");
@@ -308,14 +359,7 @@ impl Demo<'_> {
         self.output.line(format_args!("\nThe way of each message, over mutual TLS:\n"));
         let trace = self.trace.show();
         self.output.line(trace);
-        if answered == 0 {
-            return Err(Told(format!(
-                "the step \"measure\" failed: {} did not answer",
-                plan.destination
-            ))
-            .into());
-        }
-        Ok(())
+        answered
     }
 
     /// Says how to talk to the domain with the other programs.
@@ -337,6 +381,22 @@ impl Demo<'_> {
             plan.destination,
             plan.label(),
         ));
+    }
+}
+
+/// Returns the number of the signal that Ctrl-C sends.
+const fn interrupt() -> i32 {
+    SignalKind::interrupt().as_raw_value()
+}
+
+/// Returns the result of a measurement that nothing more comes of.
+fn result_of(measurement: Measurement) -> Result<ResultStatement, Failure> {
+    match measurement.state {
+        MeasurementState::Result(result) => Ok(result),
+        MeasurementState::Failed(exception) => {
+            Err(Told(exception.message().to_owned()).into())
+        }
+        _ => Err(Told("no result came".into()).into()),
     }
 }
 

@@ -216,6 +216,34 @@ fn a_component_measures_with_a_json_file_of_the_reference() {
 }
 
 #[test]
+fn a_supervisor_calls_the_components_that_a_file_of_the_reference_lists() {
+    let domain = Domain::new();
+    let section = format!("[component.listener]\naddress = \"127.0.0.1:0\"\n\n{TCP}");
+    let config = domain.configure("component.toml", "com-1", &section);
+    let mut component = Program::start(daemon(MPCOM, &config));
+    let event = component.wait_for(Stream::Err, &["\"offers services\""]);
+    let listening = address_in(&event);
+    // Nobody listens at the first: the others are called all the same.
+    let config = write(
+        &domain,
+        "supervisor.conf",
+        &format!(
+            "[TLS]\ncert = pki/sup-1.crt\nkey = pki/sup-1.key\nca-chain = pki/ca.crt\n\n\
+             [client]\nworkflow = client-initiated\n\
+             component-urls = 127.0.0.1:9/, {listening}/\n\n\
+             [component]\nworkflow = client-initiated\nlisten-host = 127.0.0.1\n\
+             listen-port = 0\n"
+        ),
+    );
+    let mut supervisor = Program::start(daemon(MPSUP, &config));
+    let address = address_in(&supervisor.wait_for(Stream::Err, &["\"supervises\""]));
+    supervisor.wait_for(Stream::Err, &["https://127.0.0.1:9/", "cannot be called"]);
+    supervisor.wait_for(Stream::Err, &["\"registered\"", "Test.Components.com-1"]);
+    let commands = format!("{}; wait", measure(listening.port(), "now + 1s / 1s"));
+    check_result(&domain.shell(address, &commands).expect(0));
+}
+
+#[test]
 fn a_module_that_is_not_known_is_told() {
     let domain = domain();
     let config = write(

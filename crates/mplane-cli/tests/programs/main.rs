@@ -12,6 +12,7 @@ mod metrics;
 mod plain;
 mod reload;
 mod restart;
+mod ri;
 mod story;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
@@ -153,7 +154,7 @@ fn a_measurement_that_is_stopped_yields_the_rows_so_far() {
     assert!((1..=3).contains(&second), "{output:#?}");
     assert!((1..=DEADLINE.as_secs()).contains(&(first as u64)), "{output:#?}");
     assert_eq!(first, again, "a result stays");
-    let is_running = |line: &str| line.starts_with("Receipt tcp-connect-ip4-0");
+    let is_running = |line: &str| line.starts_with("   1: Receipt tcp-connect-ip4-0");
     assert!(output.out.lines().any(is_running), "{output:#?}");
 }
 

@@ -137,8 +137,8 @@ impl TryFrom<WrittenClient> for ClientConfig {
     }
 }
 
-/// Checks that there are certificates for all who are spoken to over TLS, and that a
-/// component has no two peers that look the same.
+/// Checks that there are certificates for all who are spoken to over TLS, that a component
+/// has no two peers that look the same, and that a supervisor calls no two such components.
 pub(super) fn check<S>(config: &Config<S>, path: &Path) -> Result<(), LoadConfigError> {
     if let Some(component) = &config.component {
         let listener = component.listener.iter();
@@ -147,6 +147,12 @@ pub(super) fn check<S>(config: &Config<S>, path: &Path) -> Result<(), LoadConfig
         let initiators = initiators.filter(|initiator| initiator.url.is_plain());
         if listener.count() + initiators.count() > 1 {
             return Err(LoadConfigError::PlainPeers { path: path.to_owned() });
+        }
+    }
+    if let Some(supervisor) = &config.supervisor {
+        let callees = supervisor.component.iter();
+        if callees.filter(|callee| callee.url.is_plain()).count() > 1 {
+            return Err(LoadConfigError::PlainCallees { path: path.to_owned() });
         }
     }
     match (&config.tls, first_over_tls(config)) {
@@ -168,6 +174,9 @@ fn first_over_tls<S>(config: &Config<S>) -> Option<&'static str> {
         }
         if listens(&supervisor.component_listener) {
             return Some("[supervisor.component-listener]");
+        }
+        if supervisor.component.iter().any(|callee| !callee.url.is_plain()) {
+            return Some("[[supervisor.component]]");
         }
     }
     if let Some(component) = &config.component {

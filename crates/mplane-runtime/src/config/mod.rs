@@ -344,6 +344,16 @@ pub enum LoadConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// A supervisor calls several components in plain HTTP.
+    #[error(
+        "the supervisor in {path} calls several components in plain HTTP, which it cannot \
+         tell apart: specifications for one would go to another; leave one, and use TLS for \
+         the others"
+    )]
+    PlainCallees {
+        /// The file.
+        path: PathBuf,
+    },
     /// Files of the client-supervisor-probe system that make no configuration.
     #[error(transparent)]
     Ri(#[from] legacy::RiError),
@@ -541,6 +551,22 @@ mod tests {
             let refusal = load_plain(&format!("{peers}{SERVICE}")).unwrap_err();
             assert!(refusal.contains("cannot tell apart"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_supervisor_calls_one_component_in_plain_http_at_most() {
+        let listener = format!("[supervisor.listener]\naddress = \"[::1]:1\"\n{HERE}");
+        let calls = |url: &str| format!("[[supervisor.component]]\nurl = \"{url}\"\n");
+        let plain = |port| calls(&format!("http://[::1]:{port}/")) + HERE;
+        let one = load_plain(&format!("{listener}{}", plain(2))).unwrap();
+        assert_eq!(one.supervisor.unwrap().component.len(), 1);
+        let refusal =
+            load_plain(&format!("{listener}{}{}", plain(2), plain(3))).unwrap_err();
+        assert!(refusal.contains("calls several components in plain HTTP"), "{refusal}");
+        let over_tls = format!("{listener}{}", calls("https://probe.example:2/"));
+        let refusal = load_plain(&over_tls).unwrap_err();
+        assert!(refusal.contains("which [[supervisor.component]] needs"), "{refusal}");
+        load(&over_tls).unwrap();
     }
 
     #[test]

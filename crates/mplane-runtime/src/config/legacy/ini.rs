@@ -8,8 +8,8 @@ use mplane::access::{IdentityRule, Policy};
 
 use super::section::Section;
 use super::{
-    CAPABILITY_PATHS, FromModule, NO_PORT, Speech, TranslateError, base_url, lines,
-    listener, max_results, module, policy, registries, standard_paths, tls,
+    CAPABILITY_PATHS, FromModule, NO_PORT, Speech, TranslateError, base_url, callees,
+    lines, listener, max_results, module, policy, registries, standard_paths, tls,
 };
 use crate::config::{
     ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
@@ -38,6 +38,12 @@ const COMPONENT_PATHS: [&str; 3] =
 /// The keys of paths in `[client]`.
 const CLIENT_PATHS: [&str; 3] =
     ["registration-path", "specification-path", "result-path"];
+
+/// The keys of `[client]` for listening.
+const CLIENT_LISTENING: [&str; 3] = ["listen-port", "listen-host", "listen-spec-link"];
+
+/// The key of `[client]` for the components that a supervisor calls.
+const COMPONENT_URLS: &str = "component-urls";
 
 /// The keys of the registries.
 const REGISTRIES: [&str; 2] = ["registry_uri", "registry_preload"];
@@ -198,22 +204,24 @@ fn supervisor(
     mut component: Section,
     notes: &mut Vec<String>,
 ) -> Result<SupervisorConfig, TranslateError> {
-    let opens = |place: String, word: &str| TranslateError::Value {
-        place,
-        problem: format!(
-            "a supervisor opens no connections here: write {word}, and let the others come"
-        ),
-    };
-    if workflow(&mut client)? == Some(Workflow::Client) {
-        return Err(opens(client.place("workflow"), "component-initiated"));
-    }
     if workflow(&mut component)? == Some(Workflow::Component) {
-        return Err(opens(component.place("workflow"), "client-initiated"));
+        let problem = "a supervisor waits for its clients here: write client-initiated, and \
+                       let them come";
+        let place = component.place("workflow");
+        return Err(TranslateError::Value { place, problem: problem.into() });
     }
-    standard_paths(&mut client, CLIENT_PATHS)?;
-    let for_components = listening_at(speech, &mut client)?;
+    let (for_components, callees) = if workflow(&mut client)? == Some(Workflow::Client) {
+        let callees = callees(speech, &mut client, COMPONENT_URLS)?;
+        leave_other(&mut client, &CLIENT_LISTENING, notes)?;
+        leave_other(&mut client, &CLIENT_PATHS, notes)?;
+        (None, callees)
+    } else {
+        standard_paths(&mut client, CLIENT_PATHS)?;
+        let listener = listening_at(speech, &mut client)?;
+        leave_other(&mut client, &[COMPONENT_URLS], notes)?;
+        (Some(listener), Vec::new())
+    };
     let listener = listening_at(speech, &mut component)?;
-    leave_other(&mut client, &["component-urls"], notes)?;
     let [[host, port, _], _] = COMPONENT_KEYS;
     let [registration, specification, result] = COMPONENT_PATHS;
     let others = [host, port, registration, specification, result];
@@ -221,8 +229,11 @@ fn supervisor(
     client.leave(notes);
     component.leave(notes);
     let component_listener =
-        Some(for_components).filter(|other| other.address != listener.address);
-    Ok(SupervisorConfig::new(listener, component_listener))
+        for_components.filter(|other| other.address != listener.address);
+    Ok(SupervisorConfig {
+        component: callees,
+        ..SupervisorConfig::new(listener, component_listener)
+    })
 }
 
 /// Takes who opens connections.

@@ -7,8 +7,8 @@ use mplane::access::{IdentityRule, Policy};
 
 use super::section::Section;
 use super::{
-    CAPABILITY_PATHS, FromModule, NO_PORT, Speech, TranslateError, base_url, listener,
-    max_results, module, policy, registries, standard_paths, tls,
+    CAPABILITY_PATHS, FromModule, NO_PORT, Speech, TranslateError, base_url, callees,
+    listener, max_results, module, policy, registries, standard_paths, tls,
 };
 use crate::config::{
     ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
@@ -172,30 +172,47 @@ fn client(
     Ok(ClientConfig { url, plain_http: speech.0 })
 }
 
-/// Translates `Supervisor`: where it listens for clients and for components.
+/// Translates `Supervisor`: where it listens for clients and for components, and which
+/// components it calls. The reference has it either listen for components or call them.
 fn supervisor(
     speech: Speech,
     mut section: Section,
     notes: &mut Vec<String>,
 ) -> Result<SupervisorConfig, TranslateError> {
-    let mut take = |key: &str| -> Result<ListenerConfig, TranslateError> {
-        let missing = |place| TranslateError::Missing {
-            place,
-            remedy: "a supervisor opens no connections here: write the port to listen on",
-        };
-        let place = section.place(&format!("{key}.Listener"));
-        let side = section.section(key)?;
-        let mut side = side.ok_or_else(|| missing(place.clone()))?;
-        let mut listener = side.section("Listener")?.ok_or_else(|| missing(place))?;
-        standard_paths(&mut listener, PATHS)?;
-        side.leave(notes);
-        listening_at(speech, listener, notes)
-    };
-    let (listener, for_components) = (take("Component")?, take("Client")?);
+    let place = section.place("Component.Listener");
+    let remedy = "a supervisor waits for its clients here: write the port to listen on";
+    let missing = || TranslateError::Missing { place: place.clone(), remedy };
+    let mut side = section.section("Component")?.ok_or_else(missing)?;
+    let mut listener = side.section("Listener")?.ok_or_else(missing)?;
+    side.leave(notes);
+    standard_paths(&mut listener, PATHS)?;
+    let listener = listening_at(speech, listener, notes)?;
+
+    let place = section.place("Client.Listener");
+    let remedy = "write the port to listen on for components, or Initiator with the \
+                  capability-url of those that listen";
+    let missing = || TranslateError::Missing { place: place.clone(), remedy };
+    let mut side = section.section("Client")?.ok_or_else(missing)?;
+    let (for_components, initiator) =
+        (side.section("Listener")?, side.section("Initiator")?);
+    side.leave(notes);
     section.leave(notes);
-    let component_listener =
-        Some(for_components).filter(|other| other.address != listener.address);
-    Ok(SupervisorConfig::new(listener, component_listener))
+    if for_components.is_none() && initiator.is_none() {
+        return Err(missing());
+    }
+    let mut component_listener = None;
+    if let Some(mut section) = for_components {
+        standard_paths(&mut section, PATHS)?;
+        component_listener = Some(listening_at(speech, section, notes)?)
+            .filter(|other| other.address != listener.address);
+    }
+    let mut component = Vec::new();
+    if let Some(mut section) = initiator {
+        component = callees(speech, &mut section, "capability-url")?;
+        section.leave(notes);
+    }
+    let config = SupervisorConfig::new(listener, component_listener);
+    Ok(SupervisorConfig { component, ..config })
 }
 
 /// Translates a `Listener`.

@@ -1,7 +1,7 @@
 //! The reference implementation's configuration files, translated into ours.
 //!
 //! Two forms are known: INI files of the SDK up to 0.9.0, and JSON files of 0.9.9; besides, the
-//! files of the client-supervisor-probe system ([`RiOptions`]). Nothing
+//! files of the client-supervisor-probe system ([`RiOptions`], [`RiClientOptions`]). Nothing
 //! outside this module knows them: both become a [`Config`](super::Config). What cannot
 //! work here is an error that names the key and the remedy; keys without meaning become
 //! notes, which the programs log.
@@ -26,11 +26,13 @@ use mplane::registry::CORE;
 pub(super) use ini::translate as translate_ini;
 pub(super) use json::translate as translate_json;
 pub use lines::ParseIniError;
-pub use ri::{RiError, RiOptions};
+pub use ri::{RiClientOptions, RiError, RiOptions};
 use section::Section;
 
 use super::access::make_policy;
-use super::{ListenerConfig, RegistriesConfig, TlsConfig, check_max_results};
+use super::{
+    CalleeConfig, ListenerConfig, RegistriesConfig, TlsConfig, check_max_results,
+};
 use crate::http::client::BaseUrl;
 use crate::http::{PlainHttp, path};
 
@@ -284,6 +286,28 @@ fn base_url(
 
 /// The paths that capabilities are asked for at.
 const CAPABILITY_PATHS: [&str; 3] = ["/", path::CAPABILITY_PAGE, path::CAPABILITIES];
+
+/// Takes the components that a supervisor calls: at least one, each once.
+fn callees(
+    speech: Speech,
+    section: &mut Section,
+    key: &str,
+) -> Result<Vec<CalleeConfig>, TranslateError> {
+    let place = section.place(key);
+    let mut callees: Vec<CalleeConfig> = Vec::new();
+    for text in section.list(key)? {
+        let url = base_url(speech, &place, &text, &CAPABILITY_PATHS)?;
+        let name = url.to_string();
+        if callees.iter().all(|known| known.url.to_string() != name) {
+            callees.push(CalleeConfig { url });
+        }
+    }
+    if callees.is_empty() {
+        let remedy = "write https://HOST:PORT/ of each component that listens";
+        return Err(TranslateError::Missing { place, remedy });
+    }
+    Ok(callees)
+}
 
 /// Takes keys whose values are paths: those that are not the usual ones cannot work.
 fn standard_paths(section: &mut Section, keys: [&str; 3]) -> Result<(), TranslateError> {

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use mplane::access::{IdentityRule, PolicyError};
+use mplane::access::{IdentityRule, Policy, PolicyError};
 
 use crate::config::access::make_policy;
 use crate::config::{
-    Config, ListenerConfig, RegistriesConfig, SupervisorConfig, TlsConfig, TooFarError,
+    ClientConfig, Config, ListenerConfig, RegistriesConfig, SupervisorConfig, TlsConfig,
+    TooFarError,
 };
 use crate::http::PlainHttp;
+use crate::http::client::{BaseUrl, ParseUrlError};
 
 /// How its supervisor is started.
 #[derive(Clone, Debug)]
@@ -59,19 +61,9 @@ impl RiOptions {
             authorizations.entry(name).or_default().extend(known);
         }
         let policy = make_policy(&roles, &authorizations)?.with_open_offering();
-        Ok(Config {
-            tls,
-            registries: RegistriesConfig::default(),
-            metrics: None,
-            access: policy,
-            component: None,
-            supervisor: Some(SupervisorConfig::new(
-                ListenerConfig::new(address, plain)?,
-                None,
-            )),
-            client: None,
-            notes: Vec::new(),
-        })
+        let listener = ListenerConfig::new(address, plain)?;
+        let supervisor = Some(SupervisorConfig::new(listener, None));
+        Ok(Config { access: policy, supervisor, ..nothing(tls) })
     }
 
     /// Finds a file in the first folder that has it.
@@ -82,6 +74,53 @@ impl RiOptions {
                 self.folders.iter().map(|it| it.display().to_string()).collect();
             RiError::NotFound { name: name.to_owned(), folders: folders.join(", ") }
         })
+    }
+}
+
+/// How its client is started.
+#[derive(Clone, Debug)]
+pub struct RiClientOptions {
+    /// The file that names certificate, key and authorities; without it plain HTTP is
+    /// spoken.
+    pub certs: Option<PathBuf>,
+    /// The address or name of the supervisor.
+    pub host: String,
+    /// The port of the supervisor.
+    pub port: u16,
+}
+
+impl RiClientOptions {
+    /// Makes the configuration of a client that is started so.
+    pub fn client<S>(&self) -> Result<Config<S>, RiError> {
+        let tls = self.certs.as_deref().map(certs).transpose()?;
+        let plain_http = tls.is_none().then_some(PlainHttp::Loopback);
+        let (scheme, hint) = match plain_http {
+            Some(_) => ("http", "; --certfile makes it https, only TOML has that key"),
+            None => ("https", ""),
+        };
+        let host = match self.host.parse() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]"),
+            _ => self.host.clone(),
+        };
+        let url = format!("{scheme}://{host}:{}/", self.port);
+        let url = BaseUrl::parse(&url, plain_http)
+            .map_err(|problem| RiError::Supervisor { problem, hint })?;
+        let client = Some(ClientConfig { url, plain_http });
+        Ok(Config { client, ..nothing(tls) })
+    }
+}
+
+/// Makes the configuration of a program that does nothing yet.
+fn nothing<S>(tls: Option<TlsConfig>) -> Config<S> {
+    Config {
+        tls,
+        registries: RegistriesConfig::default(),
+        metrics: None,
+        access: Policy::default(),
+        component: None,
+        supervisor: None,
+        client: None,
+        notes: Vec::new(),
     }
 }
 
@@ -156,6 +195,14 @@ pub enum RiError {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// The supervisor cannot be asked there.
+    #[error("--supervisor-ipaddr and --supervisor-port: {problem}{hint}")]
+    Supervisor {
+        /// Why.
+        problem: ParseUrlError,
+        /// What to do besides.
+        hint: &'static str,
+    },
     /// The rules make no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -208,5 +255,46 @@ mod tests {
         options.folders.pop();
         let error = options.supervisor::<()>().unwrap_err().to_string();
         assert!(error.contains("MPLANE_CONF_DIR names a folder"), "{error}");
+    }
+
+    #[test]
+    fn its_options_make_a_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let certs = folder.path().join("client-certs.conf");
+        std::fs::write(&certs, "cert= a.crt\nkey= a.key\nca-chain= ca.crt\n").unwrap();
+        let client = |certs: Option<&PathBuf>, host: &str| {
+            let (certs, host) = (certs.cloned(), host.to_owned());
+            RiClientOptions { certs, host, port: 8888 }
+                .client::<()>()
+                .map_err(|error| crate::report(&error))
+        };
+        for (certs, host, url) in [
+            (Some(&certs), "127.0.0.1", "https://127.0.0.1:8888/"),
+            (Some(&certs), "supervisor-1.example", "https://supervisor-1.example:8888/"),
+            (Some(&certs), "2001:db8::1", "https://[2001:db8::1]:8888/"),
+            (None, "::1", "http://[::1]:8888/"),
+        ] {
+            let config = client(certs, host).unwrap();
+            let key = folder.path().join("a.key");
+            assert_eq!(config.tls.map(|tls| tls.key), certs.map(|_| key));
+            let client = config.client.unwrap();
+            assert_eq!(client.url.to_string(), url);
+            assert_eq!(client.plain_http.is_some(), certs.is_none());
+        }
+        let far = client(None, "192.0.2.1").unwrap_err();
+        assert!(
+            far.starts_with("--supervisor-ipaddr and --supervisor-port: \"http"),
+            "{far}"
+        );
+        assert!(far.contains("goes to other machines only where"), "{far}");
+        assert!(
+            far.ends_with("--certfile makes it https, only TOML has that key"),
+            "{far}"
+        );
+        let wrong = client(Some(&certs), "here and there").unwrap_err();
+        assert!(wrong.contains("it is not a URL"), "{wrong}");
+        std::fs::write(&certs, "cert= a.crt\n").unwrap();
+        let missing = client(Some(&certs), "127.0.0.1").unwrap_err();
+        assert!(missing.contains("is missing; write "), "{missing}");
     }
 }

@@ -129,6 +129,68 @@ fn ini_files_of_a_component_that_listens_of_a_client_and_of_a_supervisor() {
     let second = supervisor.component_listener.unwrap();
     assert_eq!(second.address.to_string(), "127.0.0.1:8889");
     assert!(config.component.is_none() && config.client.is_none());
+    assert!(supervisor.component.is_empty(), "they are for the other workflow");
+    assert!(config.notes.contains(
+        &"client.component-urls is for the other workflow and is ignored".to_owned()
+    ));
+}
+
+/// Returns the components that a supervisor calls.
+fn called(config: &Config<Module>) -> Vec<String> {
+    let callees = &config.supervisor.as_ref().unwrap().component;
+    callees.iter().map(|callee| callee.url.to_string()).collect()
+}
+
+#[test]
+fn an_ini_file_of_a_supervisor_that_calls_its_components() {
+    let sections = "[client]\nworkflow = client-initiated\n\
+        component-urls: 127.0.0.1:8888/, https://probe.example:8889/capability,\n\
+        \t127.0.0.1:8888\nlisten-port = 8889\nregistration-path = mine\n\
+        [component]\nworkflow = client-initiated\nlisten-port = 8890\n";
+    let config = ini(&format!("{INI_TLS}{sections}")).unwrap();
+    let urls = ["https://127.0.0.1:8888/", "https://probe.example:8889/"];
+    assert_eq!(called(&config), urls, "each once");
+    let supervisor = config.supervisor.unwrap();
+    assert_eq!(supervisor.listener.address.to_string(), "0.0.0.0:8890");
+    assert!(supervisor.component_listener.is_none());
+    assert_eq!(
+        config.notes,
+        [
+            "client.listen-port is for the other workflow and is ignored",
+            "client.registration-path is for the other workflow and is ignored",
+        ]
+    );
+}
+
+#[test]
+fn a_json_file_of_a_supervisor_that_calls_its_components() {
+    let config = json(&format!(
+        r#"{{{JSON_TLS}, "Supervisor": {{
+            "Component": {{"Listener": {{"port": "8890"}}}},
+            "Client": {{"Initiator": {{
+                "capability-url": ["127.0.0.1:8888/", "https://probe.example:8889/"]
+            }}}}
+        }}}}"#
+    ))
+    .unwrap();
+    let urls = ["https://127.0.0.1:8888/", "https://probe.example:8889/"];
+    assert_eq!(called(&config), urls);
+    assert!(config.supervisor.unwrap().component_listener.is_none());
+    assert_eq!(config.notes, Vec::<String>::new());
+
+    // Those that register and those that are called may be there at once.
+    let config = json(
+        r#"{"Supervisor": {
+            "Component": {"Listener": {"port": "8890"}},
+            "Client": {
+                "Listener": {"port": "8889"},
+                "Initiator": {"capability-url": "127.0.0.1:8888/"}
+            }
+        }}"#,
+    )
+    .unwrap();
+    assert_eq!(called(&config), ["http://127.0.0.1:8888/"]);
+    assert!(config.supervisor.unwrap().component_listener.is_some());
 }
 
 #[test]
@@ -190,8 +252,30 @@ fn ini_files_that_cannot_work_are_told_with_the_remedy() {
                 "{INI_TLS}[client]\nworkflow = client-initiated\n\
                  [component]\nworkflow = client-initiated\n"
             ),
-            "client.workflow: a supervisor opens no connections here: write \
-             component-initiated, and let the others come",
+            "client.component-urls is missing; write https://HOST:PORT/ of each component \
+             that listens",
+        ),
+        (
+            format!(
+                "{INI_TLS}[client]\nworkflow = client-initiated\n\
+                 component-urls = 127.0.0.1:8888/, 127.0.0.1/\n\
+                 [component]\nworkflow = client-initiated\n"
+            ),
+            "client.component-urls: \"https://127.0.0.1/\" cannot be used: it names no port, \
+             such as :8890; write https://HOST:PORT/",
+        ),
+        (
+            format!(
+                "{INI_TLS}[client]\nworkflow = client-initiated\n\
+                 component-urls = 127.0.0.1:8888/mine\n\
+                 [component]\nworkflow = client-initiated\n"
+            ),
+            "client.component-urls has the path /mine, which here is always /; write that",
+        ),
+        (
+            format!("{INI_TLS}[client]\n[component]\nworkflow = component-initiated\n"),
+            "component.workflow: a supervisor waits for its clients here: write \
+             client-initiated, and let them come",
         ),
         (
             format!(
@@ -323,8 +407,29 @@ fn json_files_that_cannot_work_are_told_with_the_remedy() {
         ),
         (
             r#""Supervisor": {"Component": {"Initiator": {}}}"#.to_owned(),
-            "Supervisor.Component.Listener is missing; a supervisor opens no connections \
+            "Supervisor.Component.Listener is missing; a supervisor waits for its clients \
              here: write the port to listen on",
+        ),
+        (
+            r#""Supervisor": {"Component": {"Listener": {"port": 1}}, "Client": {}}"#
+                .into(),
+            "Supervisor.Client.Listener is missing; write the port to listen on for \
+             components, or Initiator with the capability-url of those that listen",
+        ),
+        (
+            r#""Supervisor": {"Component": {"Listener": {"port": 1}},
+                "Client": {"Initiator": {"capability-url": []}}}"#
+                .into(),
+            "Supervisor.Client.Initiator.capability-url is missing; write \
+             https://HOST:PORT/ of each component that listens",
+        ),
+        (
+            r#""Supervisor": {"Component": {"Listener": {"port": 1}},
+                "Client": {"Initiator": {"capability-url": ["http://h:1/"]}}}"#
+                .into(),
+            "Supervisor.Client.Initiator.capability-url: \"http://h:1/\" cannot be used: \
+             plain HTTP is spoken only where plain-http = \"loopback\" allows it, use https; \
+             write https://HOST:PORT/; only TOML has that key",
         ),
         (
             r#""Access": {"Roles": {}}"#.to_owned(),

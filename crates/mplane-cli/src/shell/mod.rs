@@ -1,34 +1,68 @@
 //! The client's shell: the commands of `mpcli`.
+//!
+//! It understands the words of the Python SDK's shell, and those of the shells of the
+//! client-supervisor-probe system.
+
+mod show;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use jiff::Timestamp;
+use mplane::access::Identity;
 use mplane::exchange::client::{Measurement, MeasurementState};
-use mplane::message::{Capability, Message, ResultStatement};
-use mplane::primitive::NO_VALUE;
+use mplane::message::Capability;
 use mplane::when::When;
 use mplane_runtime::client::{Client, ClientError};
+use mplane_runtime::config::LoadConfigError;
+use mplane_runtime::config::legacy::RiClientOptions;
 use mplane_runtime::http::PlainHttp;
 use mplane_runtime::http::client::{AskError, BaseUrl};
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio_util::sync::CancellationToken;
 
+pub use self::show::rows;
+use self::show::{describe, show, summary};
 use crate::logging::LogArgs;
-use crate::output::{Output, counted, table};
-use crate::programs::{load, make_client, warn_of_plain};
+use crate::output::{Output, counted};
+use crate::programs::{Config, load, make_client, warn_of_plain};
 use crate::{Failure, Told};
 
-/// The arguments of the shell.
+/// The arguments of the shell: a configuration, or those of a client of the
+/// client-supervisor-probe system.
 #[derive(Clone, Debug, Parser)]
+#[command(group = ArgGroup::new("source").required(true).args(["config", "certfile", "disable_sec"]))]
 pub struct ShellArgs {
     /// The configuration, in TOML or in a form of the reference implementation
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// File with cert=, key= and ca-chain=, instead of a configuration
+    #[arg(long, value_name = "FILE")]
+    certfile: Option<PathBuf>,
+    /// Speak plain HTTP, within this machine (instead of --certfile)
+    #[arg(long)]
+    disable_sec: bool,
+    /// Host of the supervisor, with --certfile or --disable-sec
+    #[arg(
+        short = 'd',
+        long,
+        value_name = "HOST",
+        default_value = "127.0.0.1",
+        conflicts_with = "config"
+    )]
+    supervisor_ipaddr: String,
+    /// Port of the supervisor, with --certfile or --disable-sec
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "PORT",
+        default_value_t = 8888,
+        conflicts_with = "config"
+    )]
+    supervisor_port: u16,
     /// Commands to run, separated by semicolons, instead of those on standard input; the
     /// first that fails ends the shell
     #[arg(short, long = "command", value_name = "COMMANDS")]
@@ -38,23 +72,43 @@ pub struct ShellArgs {
     log: LogArgs,
 }
 
+impl ShellArgs {
+    /// Loads the configuration; returns the file that errors name, too.
+    fn load(&self) -> Result<(Config, &Path), LoadConfigError> {
+        if let Some(path) = &self.config {
+            return Ok((load(path)?, path));
+        }
+        let options = RiClientOptions {
+            certs: self.certfile.clone(),
+            host: self.supervisor_ipaddr.clone(),
+            port: self.supervisor_port,
+        };
+        let path = self.certfile.as_deref().unwrap_or_else(|| Path::new("--disable-sec"));
+        Ok((options.client()?, path))
+    }
+}
+
 /// What `help` shows.
 const HELP: &str = "\
+connect [URL]             forget capabilities and fetch them, from the first URL without one
 getcap                    fetch capabilities from the URL
 seturl URL                fetch from and send to another URL from now on
 listcap                   list known capabilities
-showcap NAME              show a capability, by label or token
+showcap [NAME]            show a capability, all without name
 when [SCOPE]              show or set the temporal scope, such as now + 10s / 1s
 set NAME VALUE            set a parameter for the specifications that follow
 unset [NAME...]           unset parameters, all without names
-show                      show the parameters that are set
+show [NAME...]            show the parameters that are set
 runcap NAME               send a specification of a capability
 listmeas                  list measurements
-showmeas NAME             show a measurement; fetches the result if it is there
+redeem [NAME]             fetch a result if it is there, all outstanding ones without name
+showmeas [NAME]           show a measurement, all without name; redeems it before
 wait [NAME]               wait for the result of a measurement, the last without name
 stopmeas NAME             interrupt a measurement
 help                      show this
-exit                      leave";
+exit, quit, EOF           leave
+Capabilities and measurements are named by label, by token, or by the number that listcap
+and listmeas show";
 
 /// How long one request of `wait` lets the peer wait for the result.
 const WAIT_STEP: Duration = Duration::from_secs(1);
@@ -68,11 +122,12 @@ const DEFAULT_SCOPE: &str = "now + 5s / 1s";
 /// Runs the shell: the commands of `-c`, else those on standard input until its end.
 pub async fn run(args: &ShellArgs, output: &mut Output) -> Result<(), Failure> {
     args.log.start("warn")?;
-    let config = load(&args.config)?;
-    let client = make_client(&config, &args.config)?;
+    let (config, path) = args.load()?;
+    let client = make_client(&config, path)?;
     let shutdown = CancellationToken::new();
     let received = on_signal(shutdown.clone(), HangUp::Ends)?;
     let mut shell = Shell {
+        first_url: client.url().clone(),
         client,
         plain_http: config.client.and_then(|client| client.plain_http),
         when: DEFAULT_SCOPE.parse()?,
@@ -91,6 +146,8 @@ pub async fn run(args: &ShellArgs, output: &mut Output) -> Result<(), Failure> {
 /// A client and what was set for its next specification.
 struct Shell {
     client: Client,
+    /// Whom it was started to ask.
+    first_url: BaseUrl,
     /// How far plain HTTP may go.
     plain_http: Option<PlainHttp>,
     when: When,
@@ -144,7 +201,8 @@ impl Shell {
         match command {
             "" => {}
             "help" | "?" => output.line(HELP),
-            "exit" | "quit" => return Ok(Flow::Leave),
+            "exit" | "quit" | "EOF" => return Ok(Flow::Leave),
+            "connect" => self.connect(rest, output).await?,
             "getcap" => {
                 let count = self.client.discover().await?;
                 output.note(counted(count, "capability", "capabilities"));
@@ -156,17 +214,24 @@ impl Shell {
             }
             "listcap" => {
                 self.discover_once().await?;
-                for (_, capability) in self.client.known().capabilities() {
+                for (index, (_, capability)) in (1..).zip(self.capabilities()) {
                     let label = capability.label().unwrap_or("(no label)");
                     let token = capability.token();
-                    output.line(format_args!("Capability {label} (token {token})"));
+                    output.line(format_args!(
+                        "{index:>4}: Capability {label} (token {token})"
+                    ));
                 }
             }
             "showcap" => {
                 self.discover_once().await?;
-                let name = argument(rest, "a label or token")?;
-                let (peer, capability) = self.client.known().capability(name)?;
-                output.line(describe(capability, &peer.to_string()));
+                let shown = if rest.is_empty() {
+                    self.capabilities()
+                } else {
+                    vec![self.capability(rest)?]
+                };
+                for (peer, capability) in shown {
+                    output.line(describe(capability, &peer.to_string()));
+                }
             }
             "when" if rest.is_empty() => {
                 output.line(format_args!("when = {}", self.when));
@@ -189,26 +254,30 @@ impl Shell {
                     self.parameters.remove(name);
                 }
             }
-            "show" => {
+            "show" if rest.is_empty() => {
                 for (name, value) in &self.parameters {
+                    output.line(format_args!("{name} = {value}"));
+                }
+            }
+            "show" => {
+                for name in rest.split_whitespace() {
+                    let value = self.parameters.get(name).ok_or_else(|| {
+                        Told(format!("{name} is not set; show lists what is"))
+                    })?;
                     output.line(format_args!("{name} = {value}"));
                 }
             }
             "runcap" => self.run_capability(rest, output).await?,
             "listmeas" => {
-                for measurement in self.client.known().measurements() {
-                    output.line(summary(measurement));
+                for (index, known) in (1..).zip(self.client.known().measurements()) {
+                    output.line(format_args!("{index:>4}: {}", summary(known)));
                 }
             }
-            "showmeas" => {
-                let measurement = self.measurement(rest)?;
-                let measurement = self.client.redeem(measurement, Duration::ZERO).await?;
-                show(&measurement, output)?;
-            }
+            "redeem" => self.redeem(rest, output).await?,
+            "showmeas" => self.show_measurements(rest, output).await?,
             "wait" => self.wait(rest, output).await?,
             "stopmeas" => {
-                let measurement =
-                    self.measurement(argument(rest, "a label or token")?)?;
+                let measurement = self.measurement(argument(rest, NAME)?)?;
                 let measurement = self.client.interrupt(measurement).await?;
                 output.note(summary(&measurement));
             }
@@ -220,6 +289,21 @@ impl Shell {
             }
         }
         Ok(Flow::Go)
+    }
+
+    /// Forgets all capabilities, and fetches those at a URL: the first one if none is given.
+    async fn connect(&mut self, url: &str, output: &mut Output) -> Result<(), Failure> {
+        let url = if url.is_empty() {
+            self.first_url.clone()
+        } else {
+            BaseUrl::parse(url, self.plain_http)?
+        };
+        warn_of_plain(&url);
+        self.client.set_url(url);
+        self.client.forget_capabilities();
+        let count = self.client.discover().await?;
+        output.note(counted(count, "capability", "capabilities"));
+        Ok(())
     }
 
     /// Fetches capabilities if none are known.
@@ -236,15 +320,17 @@ impl Shell {
         name: &str,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let name = argument(name, "a label or token")?;
+        let name = argument(name, NAME)?;
         self.discover_once().await?;
-        let (_, capability) = self.client.known().capability(name)?;
+        let (_, capability) = self.capability(name)?;
+        let token = capability.token();
         let parameters: Vec<_> = self
             .parameters
             .iter()
             .filter(|(parameter, _)| capability.find_parameter(parameter).is_some())
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
+        let name = token.as_str();
         let run = self.client.run(name, self.when.clone(), parameters, Duration::ZERO);
         let measurement = run.await?;
         if let MeasurementState::Failed(exception) = &measurement.state {
@@ -252,6 +338,50 @@ impl Shell {
         }
         output.note(summary(&measurement));
         Ok(())
+    }
+
+    /// Asks for a result, or for all that are outstanding; says what has come.
+    async fn redeem(&mut self, name: &str, output: &mut Output) -> Result<(), Failure> {
+        let asked = if name.is_empty() {
+            let now = Timestamp::now();
+            let known = self.client.known().measurements().iter();
+            known.filter(|known| !known.is_settled(now)).cloned().collect()
+        } else {
+            vec![self.measurement(name)?]
+        };
+        if asked.is_empty() {
+            output.note("no result is outstanding");
+        }
+        let mut failed = None;
+        for measurement in asked {
+            let redeemed = self.client.redeem(measurement, Duration::ZERO).await?;
+            output.note(summary(&redeemed));
+            if let MeasurementState::Failed(exception) = &redeemed.state {
+                failed.get_or_insert_with(|| Told(exception.message().to_owned()));
+            }
+        }
+        failed.map_or(Ok(()), |failed| Err(failed.into()))
+    }
+
+    /// Redeems a measurement, or all, and shows what has come. All are shown, also if some
+    /// have failed.
+    async fn show_measurements(
+        &mut self,
+        name: &str,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let mut asked = vec![self.measurement(name)?];
+        if name.is_empty() {
+            asked = self.client.known().measurements().to_vec();
+        }
+        let mut failed = None;
+        for measurement in asked {
+            let redeemed = self.client.redeem(measurement, Duration::ZERO).await?;
+            if let Err(failure) = show(&redeemed, output) {
+                failed.get_or_insert(failure);
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Waits for a result and shows it.
@@ -286,22 +416,61 @@ impl Shell {
         show(&measurement, output)
     }
 
-    /// Finds a measurement by label or token, the last without name.
+    /// Returns the capabilities known, by label: the first has the index 1.
+    fn capabilities(&self) -> Vec<(&Identity, &Capability)> {
+        let mut known: Vec<_> = self.client.known().capabilities().collect();
+        known.sort_by_key(|(_, capability)| capability.label());
+        known
+    }
+
+    /// Finds a capability by label or token, else by its index.
+    fn capability(&self, name: &str) -> Result<(&Identity, &Capability), Failure> {
+        let found = self.client.known().capability(name);
+        let (Err(_), Some(index)) = (&found, index(name)) else { return Ok(found?) };
+        let known = self.capabilities();
+        let found = index.checked_sub(1).and_then(|index| known.get(index).copied());
+        Ok(found.ok_or_else(|| no_index("capability", name, "listcap", known.len()))?)
+    }
+
+    /// Finds a measurement by label or token, else by its index; the last without name.
     fn measurement(&self, name: &str) -> Result<Measurement, Told> {
         let known = self.client.known();
-        let found = if name.is_empty() {
-            known.measurements().last()
-        } else {
-            known.measurement(name)
+        let sent = known.measurements();
+        if name.is_empty() {
+            let none = || Told("there is no measurement yet; runcap starts one".into());
+            return sent.last().cloned().ok_or_else(none);
+        }
+        if let Some(found) = known.measurement(name) {
+            return Ok(found.clone());
+        }
+        let Some(index) = index(name) else {
+            return Err(Told(format!(
+                "there is no measurement {name}; listmeas lists those there are"
+            )));
         };
-        found.cloned().ok_or_else(|| {
-            Told(if name.is_empty() {
-                "there is no measurement yet; runcap starts one".into()
-            } else {
-                format!("there is no measurement {name}; listmeas lists those there are")
-            })
-        })
+        let found = index.checked_sub(1).and_then(|index| sent.get(index));
+        found
+            .cloned()
+            .ok_or_else(|| no_index("measurement", name, "listmeas", sent.len()))
     }
+}
+
+/// What names a capability or a measurement.
+const NAME: &str = "a label, token or index";
+
+/// Reads an index. Names of digits only that are too long for one are none.
+fn index(name: &str) -> Option<usize> {
+    name.parse().ok()
+}
+
+/// Says which indices there are.
+fn no_index(what: &str, index: &str, list: &str, count: usize) -> Told {
+    let there_are = match count {
+        0 => "there is none".to_owned(),
+        1 => format!("{list} lists only 1"),
+        _ => format!("{list} lists 1 to {count}"),
+    };
+    Told(format!("there is no {what} {index}; {there_are}"))
 }
 
 /// Whether the shell goes on.
@@ -327,102 +496,4 @@ fn lines() -> tokio::sync::mpsc::Receiver<io::Result<String>> {
         }
     });
     receiver
-}
-
-/// Shows all of a capability.
-fn describe(capability: &Capability, peer: &str) -> String {
-    let mut text = format!(
-        "capability: {}\nlabel     : {}\ntoken     : {}\nschema    : {}\nregistry  : {}\n\
-         when      : {}\noffered by: {peer}",
-        capability.verb(),
-        capability.label().unwrap_or("(none)"),
-        capability.token(),
-        capability.schema(),
-        capability.registry(),
-        capability.when(),
-    );
-    let mut entry = |section: &str, name: &str, value: &str, about: &str| {
-        write!(text, "\n{section:<10}: {name} = {value}  ({about})")
-            .expect("writing to text does not fail");
-    };
-    for parameter in capability.parameters() {
-        let element = parameter.element();
-        let constraint = parameter.constraint().to_string();
-        entry("parameter", element.name(), &constraint, element.description());
-    }
-    for (element, value) in capability.metadata() {
-        let value = value.map_or_else(|| NO_VALUE.to_owned(), ToString::to_string);
-        entry("metadata", element.name(), &value, element.description());
-    }
-    for element in capability.columns() {
-        let primitive = element.primitive().name();
-        entry("result", element.name(), primitive, element.description());
-    }
-    text
-}
-
-/// Says in a line what has come of a measurement.
-fn summary(measurement: &Measurement) -> String {
-    let label = measurement.specification.label().unwrap_or("(no label)");
-    let token = measurement.specification.token();
-    let state = match &measurement.state {
-        MeasurementState::Sent => "Sent    ",
-        MeasurementState::Promised(_) => "Receipt ",
-        MeasurementState::Result(_) | MeasurementState::Results(_) => "Result  ",
-        MeasurementState::Failed(_) => "Failed  ",
-    };
-    format!("{state}{label} (token {token}): {}", measurement.specification.when())
-}
-
-/// Shows what has come of a measurement. A failed one is a failure of the command.
-fn show(measurement: &Measurement, output: &mut Output) -> Result<(), Failure> {
-    match &measurement.state {
-        MeasurementState::Failed(exception) => {
-            return Err(Told(exception.message().to_owned()).into());
-        }
-        MeasurementState::Result(result) => show_result(result, output),
-        MeasurementState::Results(envelope) => {
-            for message in envelope.messages() {
-                if let Message::Result(result) = message {
-                    show_result(result, output);
-                }
-            }
-        }
-        MeasurementState::Sent | MeasurementState::Promised(_) => {
-            output.line(summary(measurement));
-        }
-    }
-    Ok(())
-}
-
-/// Shows a result: its scope and metadata, and the rows as a table.
-fn show_result(result: &ResultStatement, output: &mut Output) {
-    output.note(format_args!(
-        "{}: {}",
-        result.label().unwrap_or("result"),
-        result.when()
-    ));
-    for (element, value) in result.metadata() {
-        if let Some(value) = value {
-            output.note(format_args!("{element}: {value}"));
-        }
-    }
-    output.line(rows(result));
-}
-
-/// Lays the rows of a result out as a table; a cell without value shows `*`.
-pub fn rows(result: &ResultStatement) -> String {
-    let header: Vec<_> =
-        result.table().columns().iter().map(|column| column.element().name()).collect();
-    let rows: Vec<Vec<String>> = result
-        .table()
-        .iter()
-        .map(|row| {
-            let text = |value: Option<mplane::primitive::Value>| {
-                value.map_or_else(|| NO_VALUE.to_owned(), |value| value.to_string())
-            };
-            row.values().map(text).collect()
-        })
-        .collect();
-    table(&header, rows)
 }
