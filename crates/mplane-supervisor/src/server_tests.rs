@@ -1,37 +1,51 @@
 //! A supervisor at a port of the loopback interface, in plain HTTP, with clients and
 //! components of ours.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Identity, Policy};
+use mplane::exchange::client::{Measurement, MeasurementState};
 use mplane::features::Features;
-use mplane::message::{Capability, Statement};
+use mplane::message::{
+    Capability, Message, Receipt, ResultStatement, Specification, Statement, Table,
+    Withdrawal,
+};
+use mplane::primitive::Value;
 use mplane::registry::Registries;
+use mplane::when::When;
 use mplane_runtime::client::Client;
 use mplane_runtime::http::client::{Ask, BaseUrl, HttpClient};
 use mplane_runtime::http::server::{Transport, listen, serve};
 use mplane_runtime::http::{PlainHttp, path};
+use mplane_runtime::initiator::{Initiator, initiate};
 use rusqlite::TransactionBehavior;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Dialect;
 use crate::server::{Settings, Supervisor, WAITING};
-use crate::store::{Id, Retention, Room, Store};
+use crate::store::{Filter, Id, Retention, Room, Store};
+use crate::upward::Upward;
 
 /// A supervisor and where it listens.
 struct Bench {
     supervisor: Arc<Supervisor>,
     url: BaseUrl,
+    shutdown: CancellationToken,
     folder: TempDir,
 }
 
 impl Bench {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Opens the store in a folder once nobody else has it.
+    async fn open(folder: TempDir) -> Self {
         let settings = Settings {
             expiry: SignedDuration::from_hours(1),
             retention: Retention {
@@ -43,7 +57,7 @@ impl Bench {
             room: Room { queue: 100, client: 1_000 },
             is_428: false,
         };
-        let store = Store::open(folder.path()).unwrap();
+        let store = until("the store", async || Store::open(folder.path()).ok()).await;
         let shutdown = CancellationToken::new();
         let (registries, policy) = (Registries::embedded(), Policy::default());
         let supervisor =
@@ -54,8 +68,9 @@ impl Bench {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let url = BaseUrl::parse(&url, Some(PlainHttp::Loopback)).unwrap();
         let transport = Transport::Plain(PlainHttp::Loopback);
-        tokio::spawn(serve(listener, transport, supervisor.router(), shutdown));
-        Self { supervisor, url, folder }
+        let router = supervisor.router();
+        tokio::spawn(serve(listener, transport, router, shutdown.clone()));
+        Self { supervisor, url, shutdown, folder }
     }
 
     fn client(&self) -> Client {
@@ -144,4 +159,169 @@ async fn a_supervisor_with_too_much_to_write_says_when_to_come_again() {
     assert_eq!(registered.status, StatusCode::OK);
     assert_eq!(&*registered.body, br#"{"ping":{"registered":"ok"}}"#);
     assert_eq!(get("/capabilities").await.unwrap().status, StatusCode::OK);
+}
+
+/// How long a condition may take. Only a failing test waits so long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until something is there.
+async fn until<T, A: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> A,
+) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let found = tokio::time::timeout(DEADLINE, waiting).await;
+    found.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+impl Bench {
+    /// Registers a capability of a component.
+    async fn offer(&self, from: &Identity, offered: impl Into<Message>) {
+        let (features, dialect) = (Features::OURS, Dialect::Envelope);
+        let (relay, now) = (self.supervisor.relay(), Timestamp::now());
+        relay.register(from, offered.into(), features, dialect, now).await.unwrap();
+    }
+
+    /// Fetches a specification for a component.
+    async fn fetch(&self, component: &Identity) -> Specification {
+        until("something to fetch", async || {
+            let relay = self.supervisor.relay();
+            let mut fetched = relay.fetch(component, Timestamp::now()).await.unwrap()?;
+            match fetched.pop()? {
+                Message::Specification(specification) => Some(specification),
+                other => panic!("unexpected: {other}"),
+            }
+        })
+        .await
+    }
+
+    /// Reports something of a component.
+    async fn report(&self, component: &Identity, report: impl Into<Message>) {
+        let relay = self.supervisor.relay();
+        relay.report(component, report.into(), Timestamp::now()).await.unwrap();
+    }
+
+    /// Registers with another supervisor until the end of what is returned.
+    fn register_with(&self, above: &Self) -> CancellationToken {
+        let client = Arc::new(HttpClient::new(None));
+        let supervisor = Arc::clone(&self.supervisor);
+        // In plain HTTP all are called the same.
+        let identity = probe("supervisor");
+        let upward = Upward::new(supervisor, identity, self.shutdown.clone());
+        let poll = Duration::from_secs(1);
+        let initiator = Initiator { supervisor: above.url.clone(), poll };
+        let end = CancellationToken::new();
+        tokio::spawn(initiate(upward, client, initiator, end.clone()));
+        end
+    }
+
+    /// Ends as a cut does, and begins again with the same store.
+    async fn restart(self) -> Self {
+        self.shutdown.cancel();
+        let Self { supervisor, folder, .. } = self;
+        drop(supervisor);
+        Self::open(folder).await
+    }
+}
+
+/// Returns what a supervisor offers clients.
+async fn offered(bench: &Bench) -> Vec<String> {
+    let mut client = bench.client();
+    client.discover().await.unwrap();
+    let known = client.known().capabilities();
+    known.filter_map(|(_, it)| it.label().map(ToOwned::to_owned)).collect()
+}
+
+fn result_of(specification: &Specification) -> ResultStatement {
+    let mut table = Table::new(specification.columns());
+    table.push([Some(Value::Natural(42))]);
+    ResultStatement::of(specification, When::at(Timestamp::now()), table)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_offers_what_its_components_offer_to_another_one() {
+    let (above, below) = (Bench::new().await, Bench::new().await);
+    let (a, b) = (probe("a"), probe("b"));
+    let end = below.register_with(&above);
+    // It registers before it has anything, and tells what comes and goes.
+    below.offer(&a, capability("ping", "10.0.0.1")).await;
+    until("the first", async || (offered(&above).await == ["ping"]).then_some(())).await;
+    below.offer(&b, capability("ping", "10.0.0.2")).await;
+    until("both", async || {
+        let mut labels = offered(&above).await;
+        labels.sort();
+        (labels == ["ping@a", "ping@b"]).then_some(())
+    })
+    .await;
+
+    let mut client = above.client();
+    client.discover().await.unwrap();
+    let run = async |client: &mut Client, label: &str| {
+        let parameters = [("destination.ip4", "10.0.0.9")];
+        let when = "now + 30s / 1s".parse().unwrap();
+        client.run(label, when, parameters, Duration::ZERO).await.unwrap()
+    };
+    let settled = async |client: &mut Client, measurement: Measurement| {
+        let mut measurement = measurement;
+        loop {
+            measurement =
+                client.redeem(measurement, Duration::from_secs(5)).await.unwrap();
+            if measurement.is_settled(Timestamp::now()) {
+                return measurement;
+            }
+        }
+    };
+    // What the other supervisor hands out reaches the component, and its result the client.
+    let first = run(&mut client, "ping@b").await;
+    let handed = below.fetch(&b).await;
+    below.report(&b, Receipt::of(&handed)).await;
+    below.report(&b, result_of(&handed)).await;
+    let first = settled(&mut client, first).await;
+    let MeasurementState::Result(result) = &first.state else { panic!("{first:?}") };
+    assert_eq!(result.table().rows(), 1);
+    let of = result.find_metadata("component.identity");
+    assert_eq!(of, Some(&Value::String("Demo.Components.b".into())));
+
+    // What was promised is kept over a restart of the supervisor between.
+    let second = run(&mut client, "ping@a").await;
+    let handed = below.fetch(&a).await;
+    below.report(&a, Receipt::of(&handed)).await;
+    end.cancel();
+    let below = below.restart().await;
+    below.report(&a, result_of(&handed)).await;
+    let end = below.register_with(&above);
+    let second = settled(&mut client, second).await;
+    assert!(matches!(second.state, MeasurementState::Result(_)), "{second:?}");
+    let store = below.supervisor.relay().store();
+    until("all is noted as delivered", async || {
+        let unredeemed = store.unredeemed(&Identity::unauthenticated()).await.unwrap();
+        unredeemed.is_empty().then_some(())
+    })
+    .await;
+
+    // An interrupt goes the same way, and what it ends is told.
+    let third = run(&mut client, "ping@a").await;
+    until("it waits below", async || {
+        let all = store.measurements(Filter::default(), None, 10).await.unwrap();
+        (all.measurements.len() == 3).then_some(())
+    })
+    .await;
+    let third = client.interrupt(third).await.unwrap();
+    let third = settled(&mut client, third).await;
+    let MeasurementState::Failed(exception) = &third.state else { panic!("{third:?}") };
+    assert_eq!(exception.message(), "interrupted before the component fetched it");
+
+    // What a component does not offer any more is not offered above either.
+    let gone = capability("ping", "10.0.0.1");
+    below.offer(&a, Withdrawal::of(&gone)).await;
+    until("one is left", async || (offered(&above).await == ["ping"]).then_some(()))
+        .await;
+    end.cancel();
 }

@@ -1,6 +1,5 @@
 //! How a component is started, and what it takes over when its configuration changes.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Config, Running, identity, load, no, tell_metrics, tell_reload, transport,
+    Config, Entries, Running, identity, load, no, tell_metrics, tell_reload, transport,
     warn_of_plain,
 };
 use crate::{Failure, Told};
@@ -38,8 +37,8 @@ struct Live {
     registries: Registries,
     component: Arc<Component>,
     client: Arc<HttpClient>,
-    /// What ends each registration with a supervisor.
-    initiators: BTreeMap<String, CancellationToken>,
+    /// The registrations with supervisors.
+    initiators: Entries,
     tasks: JoinSet<()>,
 }
 
@@ -131,7 +130,7 @@ async fn start(
         registries,
         component,
         client,
-        initiators: BTreeMap::new(),
+        initiators: Entries::default(),
         tasks,
     };
     live.set_initiators(section);
@@ -162,13 +161,9 @@ impl Live {
 
     /// Registers with these supervisors and no others from now on.
     fn set_initiators(&mut self, section: &ComponentConfig<ServiceConfig>) {
-        let mut ended = std::mem::take(&mut self.initiators);
-        for config in &section.initiator {
-            let name = format!("{} {:?}", config.url, config.poll);
-            if let Some(running) = ended.remove(&name) {
-                self.initiators.insert(name, running);
-                continue;
-            }
+        let initiators = section.initiator.iter();
+        let initiators = initiators.map(|it| (format!("{} {:?}", it.url, it.poll), it));
+        self.initiators.set(initiators, |config| {
             warn_of_plain(&config.url);
             let end = CancellationToken::new();
             let initiator =
@@ -176,11 +171,8 @@ impl Live {
             let (component, client) =
                 (Arc::clone(&self.component), Arc::clone(&self.client));
             self.tasks.spawn(initiate(component, client, initiator, end.clone()));
-            self.initiators.insert(name, end);
-        }
-        for end in ended.into_values() {
-            end.cancel();
-        }
+            end
+        });
     }
 
     /// Says what has changed and is not taken over.

@@ -6,6 +6,7 @@ mod component;
 mod documents_tests;
 mod supervisor;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,6 +98,32 @@ const UNSAFE: &str = "nobody is authenticated, and whoever is on the way can rea
 /// Returns whom a certificate stands for.
 fn identity(credentials: Option<&Credentials>) -> Identity {
     credentials.map_or_else(Identity::unauthenticated, |known| known.identity().clone())
+}
+
+/// What is done for each entry of a configuration, by the name of the entry. What stays the
+/// same goes on when the configuration is read again.
+#[derive(Default)]
+struct Entries(BTreeMap<String, CancellationToken>);
+
+impl Entries {
+    /// Begins what is new, and ends what is not there any more.
+    fn set<T>(
+        &mut self,
+        entries: impl IntoIterator<Item = (String, T)>,
+        mut begin: impl FnMut(T) -> CancellationToken,
+    ) {
+        let mut ended = std::mem::take(&mut self.0);
+        for (name, entry) in entries {
+            if self.0.contains_key(&name) {
+                continue;
+            }
+            let end = ended.remove(&name).unwrap_or_else(|| begin(entry));
+            self.0.insert(name, end);
+        }
+        for end in ended.into_values() {
+            end.cancel();
+        }
+    }
 }
 
 /// Tells metrics and health until `shutdown`, if the configuration says where.

@@ -1,26 +1,28 @@
 //! How a supervisor is started, and what it takes over when its configuration changes.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use mplane_runtime::config::{CalleeConfig, SupervisorConfig, UnknownComponent};
+use mplane_runtime::config::{SupervisorConfig, UnknownComponent};
+use mplane_runtime::http::client::HttpClient;
 use mplane_runtime::http::server::{listen, serve};
+use mplane_runtime::initiator::{Initiator, initiate};
 use mplane_runtime::metrics;
 use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::tls::Credentials;
 use mplane_supervisor::caller::{Callee, call};
 use mplane_supervisor::server::{Settings, Supervisor};
 use mplane_supervisor::store::{Retention, Room, Store};
+use mplane_supervisor::upward::Upward;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Config, Running, Source, identity, no, tell_metrics, tell_reload, transport,
+    Config, Entries, Running, Source, identity, no, tell_metrics, tell_reload, transport,
     warn_of_plain,
 };
 use crate::{Failure, Told};
@@ -32,8 +34,10 @@ struct Live {
     credentials: Option<Arc<Credentials>>,
     supervisor: Arc<Supervisor>,
     shutdown: CancellationToken,
-    /// What ends the calls of each component that listens.
-    callees: BTreeMap<String, CancellationToken>,
+    /// The calls of components that listen.
+    callees: Entries,
+    /// The registrations with other supervisors.
+    initiators: Entries,
     tasks: JoinSet<()>,
 }
 
@@ -116,12 +120,18 @@ async fn start(
             drop(temporary);
         }
     });
-    let (config, callees_of) = (config.clone(), section.clone());
-    let callees = BTreeMap::new();
-    let shutdown = shutdown.clone();
-    let mut live =
-        Live { source, config, credentials, supervisor, shutdown, callees, tasks };
-    live.set_callees(&callees_of);
+    let (config, peers_of) = (config.clone(), section.clone());
+    let mut live = Live {
+        source,
+        config,
+        credentials,
+        supervisor,
+        shutdown: shutdown.clone(),
+        callees: Entries::default(),
+        initiators: Entries::default(),
+        tasks,
+    };
+    live.set_peers(&peers_of);
     Ok((live, address))
 }
 
@@ -131,25 +141,32 @@ fn temporary() -> Result<TempDir, Failure> {
 }
 
 impl Live {
-    /// Calls these components and no others from now on.
-    fn set_callees(&mut self, section: &SupervisorConfig) {
-        let mut ended = std::mem::take(&mut self.callees);
-        for CalleeConfig { url } in &section.component {
-            let name = url.to_string();
-            if let Some(running) = ended.remove(&name) {
-                self.callees.insert(name, running);
-                continue;
-            }
+    /// Calls these components, and registers with these supervisors, and no others from now
+    /// on.
+    fn set_peers(&mut self, section: &SupervisorConfig) {
+        let callees = section.component.iter().map(|it| (it.url.to_string(), &it.url));
+        self.callees.set(callees, |url| {
             warn_of_plain(url);
             let end = self.shutdown.child_token();
             let callee =
                 Callee { url: url.clone(), credentials: self.credentials.clone() };
             self.tasks.spawn(call(Arc::clone(&self.supervisor), callee, end.clone()));
-            self.callees.insert(name, end);
-        }
-        for end in ended.into_values() {
-            end.cancel();
-        }
+            end
+        });
+        let initiators = section.initiator.iter();
+        let initiators = initiators.map(|it| (format!("{} {:?}", it.url, it.poll), it));
+        self.initiators.set(initiators, |config| {
+            warn_of_plain(&config.url);
+            let end = CancellationToken::new();
+            let initiator =
+                Initiator { supervisor: config.url.clone(), poll: config.poll };
+            let client = Arc::new(HttpClient::new(self.credentials.clone()));
+            let (supervisor, identity) =
+                (Arc::clone(&self.supervisor), client.identity().clone());
+            let upward = Upward::new(supervisor, identity, self.shutdown.clone());
+            self.tasks.spawn(initiate(upward, client, initiator, end.clone()));
+            end
+        });
     }
 
     /// Reads the configuration again and takes over what can change while the supervisor
@@ -164,7 +181,7 @@ impl Live {
         }
         self.supervisor.set_policy(config.access.clone());
         self.supervisor.set_settings(settings(new));
-        self.set_callees(new);
+        self.set_peers(new);
         let listens = |section: &SupervisorConfig| {
             [Some(&section.listener), section.component_listener.as_ref()]
                 .map(|known| known.map(|known| (known.address, known.plain_http)))

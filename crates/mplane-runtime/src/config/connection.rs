@@ -62,7 +62,7 @@ pub struct TooFarError {
     address: SocketAddr,
 }
 
-/// A supervisor that a component registers with.
+/// A supervisor that a component registers with, or another supervisor.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "WrittenInitiator")]
 pub struct InitiatorConfig {
@@ -137,8 +137,8 @@ impl TryFrom<WrittenClient> for ClientConfig {
     }
 }
 
-/// Checks that there are certificates for all who are spoken to over TLS, that a component
-/// has no two peers that look the same, and that a supervisor calls no two such components.
+/// Checks that there are certificates for all who are spoken to over TLS, that no component
+/// and no supervisor has two peers that look the same.
 pub(super) fn check<S>(config: &Config<S>, path: &Path) -> Result<(), LoadConfigError> {
     if let Some(component) = &config.component {
         let listener = component.listener.iter();
@@ -150,6 +150,16 @@ pub(super) fn check<S>(config: &Config<S>, path: &Path) -> Result<(), LoadConfig
         }
     }
     if let Some(supervisor) = &config.supervisor {
+        let listeners =
+            [Some(&supervisor.listener), supervisor.component_listener.as_ref()];
+        let mut listeners = listeners.into_iter().flatten();
+        let mut initiators = supervisor.initiator.iter().filter(|it| it.url.is_plain());
+        if initiators.next().is_some()
+            && (initiators.next().is_some()
+                || listeners.any(|it| it.plain_http.is_some()))
+        {
+            return Err(LoadConfigError::PlainClients { path: path.to_owned() });
+        }
         let callees = supervisor.component.iter();
         if callees.filter(|callee| callee.url.is_plain()).count() > 1 {
             return Err(LoadConfigError::PlainCallees { path: path.to_owned() });
@@ -177,6 +187,9 @@ fn first_over_tls<S>(config: &Config<S>) -> Option<&'static str> {
         }
         if supervisor.component.iter().any(|callee| !callee.url.is_plain()) {
             return Some("[[supervisor.component]]");
+        }
+        if supervisor.initiator.iter().any(|initiator| !initiator.url.is_plain()) {
+            return Some("[[supervisor.initiator]]");
         }
     }
     if let Some(component) = &config.component {

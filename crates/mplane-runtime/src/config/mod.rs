@@ -344,6 +344,16 @@ pub enum LoadConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// A supervisor registers with another one in plain HTTP, and has others there too.
+    #[error(
+        "the supervisor in {path} registers in plain HTTP and has other clients in plain \
+         HTTP, which it cannot tell apart: results for one would go to another; leave one, \
+         and use TLS for the others"
+    )]
+    PlainClients {
+        /// The file.
+        path: PathBuf,
+    },
     /// A supervisor calls several components in plain HTTP.
     #[error(
         "the supervisor in {path} calls several components in plain HTTP, which it cannot \
@@ -551,6 +561,22 @@ mod tests {
             let refusal = load_plain(&format!("{peers}{SERVICE}")).unwrap_err();
             assert!(refusal.contains("cannot tell apart"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_supervisor_registers_in_plain_http_only_where_it_has_no_other_clients_there() {
+        let initiator =
+            format!("[[supervisor.initiator]]\nurl = \"http://[::1]:2/\"\n{HERE}");
+        let plain = format!("[supervisor.listener]\naddress = \"[::1]:1\"\n{HERE}");
+        let refusal = load_plain(&format!("{plain}{initiator}")).unwrap_err();
+        assert!(refusal.contains("cannot tell apart"), "{refusal}");
+        let tls = "[supervisor.listener]\naddress = \"[::1]:1\"\n";
+        let refusal = load_plain(&format!(
+            "{plain}[[supervisor.initiator]]\nurl = \"https://h:1/\"\n"
+        ));
+        assert!(refusal.unwrap_err().contains("which [[supervisor.initiator]] needs"));
+        let two = load_plain(&format!("{tls}{}", initiator.repeat(2))).unwrap_err();
+        assert!(two.contains("cannot tell apart"), "{two}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{CalleeConfig, ListenerConfig, duration};
+use super::{CalleeConfig, InitiatorConfig, ListenerConfig, duration};
 
 /// What a supervisor does.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +19,10 @@ pub struct SupervisorConfig {
     /// Components that listen, and that it calls.
     #[serde(default)]
     pub component: Vec<CalleeConfig>,
+    /// Other supervisors that it registers with, as a component that has what its components
+    /// have.
+    #[serde(default)]
+    pub initiator: Vec<InitiatorConfig>,
     /// The folder of its store; without it nothing is kept over a restart.
     pub data: Option<PathBuf>,
     /// How long a component is offered after it was heard of.
@@ -72,6 +76,7 @@ impl SupervisorConfig {
             listener,
             component_listener,
             component: Vec::new(),
+            initiator: Vec::new(),
             data: None,
             component_expiry: default_expiry(),
             result_age: default_result_age(),

@@ -152,12 +152,7 @@ fn component<S>(
     let mut config = ComponentConfig::new(service);
     config.max_results = max_results(&mut section)?;
     let others = if workflow == Workflow::Component {
-        standard_paths(&mut section, COMPONENT_PATHS)?;
-        let host = section.required("client_host", "write the supervisor's host")?;
-        let port = section.required("client_port", NO_PORT)?;
-        let place = section.place("client_host");
-        let url = base_url(speech, &place, &format!("{host}:{port}"), &["/"])?;
-        config.initiator.push(InitiatorConfig { url, poll: default_poll() });
+        config.initiator.push(initiator(speech, &mut section)?);
         [listening, ["", "", ""]]
     } else {
         config.listener = Some(listening_at(speech, &mut section)?);
@@ -167,6 +162,19 @@ fn component<S>(
     leave_other(&mut section, others.as_flattened(), notes)?;
     section.leave(notes);
     Ok(config)
+}
+
+/// Takes where to register.
+fn initiator(
+    speech: Speech,
+    section: &mut Section,
+) -> Result<InitiatorConfig, TranslateError> {
+    standard_paths(section, COMPONENT_PATHS)?;
+    let host = section.required("client_host", "write the supervisor's host")?;
+    let port = section.required("client_port", NO_PORT)?;
+    let place = section.place("client_host");
+    let url = base_url(speech, &place, &format!("{host}:{port}"), &["/"])?;
+    Ok(InitiatorConfig { url, poll: default_poll() })
 }
 
 /// Translates `[client]` of a client.
@@ -204,12 +212,7 @@ fn supervisor(
     mut component: Section,
     notes: &mut Vec<String>,
 ) -> Result<SupervisorConfig, TranslateError> {
-    if workflow(&mut component)? == Some(Workflow::Component) {
-        let problem = "a supervisor waits for its clients here: write client-initiated, and \
-                       let them come";
-        let place = component.place("workflow");
-        return Err(TranslateError::Value { place, problem: problem.into() });
-    }
+    let is_registering = workflow(&mut component)? == Some(Workflow::Component);
     let (for_components, callees) = if workflow(&mut client)? == Some(Workflow::Client) {
         let callees = callees(speech, &mut client, COMPONENT_URLS)?;
         leave_other(&mut client, &CLIENT_LISTENING, notes)?;
@@ -221,17 +224,29 @@ fn supervisor(
         leave_other(&mut client, &[COMPONENT_URLS], notes)?;
         (Some(listener), Vec::new())
     };
-    let listener = listening_at(speech, &mut component)?;
-    let [[host, port, _], _] = COMPONENT_KEYS;
-    let [registration, specification, result] = COMPONENT_PATHS;
-    let others = [host, port, registration, specification, result];
-    leave_other(&mut component, &others, notes)?;
+    let [registering, listening] = COMPONENT_KEYS;
+    let (listener, component_listener, initiator) = if is_registering {
+        let registers = initiator(speech, &mut component)?;
+        leave_other(&mut component, &listening, notes)?;
+        // One that registers elsewhere has no port of its own for clients.
+        let listener = for_components.ok_or_else(|| TranslateError::Missing {
+            place: client.place("listen-port"),
+            remedy: "a supervisor waits for somebody: write component-initiated as workflow \
+                     of [client], and the port to listen on",
+        })?;
+        (listener, None, vec![registers])
+    } else {
+        let listener = listening_at(speech, &mut component)?;
+        leave_other(&mut component, &registering, notes)?;
+        leave_other(&mut component, &COMPONENT_PATHS, notes)?;
+        let second = for_components.filter(|other| other.address != listener.address);
+        (listener, second, Vec::new())
+    };
     client.leave(notes);
     component.leave(notes);
-    let component_listener =
-        for_components.filter(|other| other.address != listener.address);
     Ok(SupervisorConfig {
         component: callees,
+        initiator,
         ..SupervisorConfig::new(listener, component_listener)
     })
 }

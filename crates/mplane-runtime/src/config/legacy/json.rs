@@ -180,13 +180,21 @@ fn supervisor(
     notes: &mut Vec<String>,
 ) -> Result<SupervisorConfig, TranslateError> {
     let place = section.place("Component.Listener");
-    let remedy = "a supervisor waits for its clients here: write the port to listen on";
+    let remedy = "write the port to listen on for clients, or Initiator with the url of the \
+                  supervisor to register with";
     let missing = || TranslateError::Missing { place: place.clone(), remedy };
     let mut side = section.section("Component")?.ok_or_else(missing)?;
-    let mut listener = side.section("Listener")?.ok_or_else(missing)?;
+    let (for_clients, upward) = (side.section("Listener")?, side.section("Initiator")?);
     side.leave(notes);
-    standard_paths(&mut listener, PATHS)?;
-    let listener = listening_at(speech, listener, notes)?;
+    if for_clients.is_none() && upward.is_none() {
+        return Err(missing());
+    }
+    let registers = upward.map(|s| initiator(speech, s, notes)).transpose()?;
+    let mut listener = None;
+    if let Some(mut section) = for_clients {
+        standard_paths(&mut section, PATHS)?;
+        listener = Some(listening_at(speech, section, notes)?);
+    }
 
     let place = section.place("Client.Listener");
     let remedy = "write the port to listen on for components, or Initiator with the \
@@ -203,16 +211,23 @@ fn supervisor(
     let mut component_listener = None;
     if let Some(mut section) = for_components {
         standard_paths(&mut section, PATHS)?;
-        component_listener = Some(listening_at(speech, section, notes)?)
-            .filter(|other| other.address != listener.address);
+        component_listener = Some(listening_at(speech, section, notes)?);
     }
     let mut component = Vec::new();
     if let Some(mut section) = initiator {
         component = callees(speech, &mut section, "capability-url")?;
         section.leave(notes);
     }
+    // One that registers elsewhere needs no port of its own for clients.
+    let Some(listener) = listener.or_else(|| component_listener.take()) else {
+        let remedy = "a supervisor waits for somebody: write the port to listen on";
+        return Err(TranslateError::Missing { place, remedy });
+    };
+    let component_listener =
+        component_listener.filter(|other| other.address != listener.address);
+    let initiator = registers.into_iter().collect();
     let config = SupervisorConfig::new(listener, component_listener);
-    Ok(SupervisorConfig { component, ..config })
+    Ok(SupervisorConfig { component, initiator, ..config })
 }
 
 /// Translates a `Listener`.

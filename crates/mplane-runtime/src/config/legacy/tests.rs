@@ -194,6 +194,43 @@ fn a_json_file_of_a_supervisor_that_calls_its_components() {
 }
 
 #[test]
+fn files_of_a_supervisor_that_registers_with_another_one() {
+    let sections = "[client]\nworkflow = component-initiated\nlisten-port = 8889\n\
+        [component]\nworkflow = component-initiated\nclient_host = above.example\n\
+        client_port = 8891\nlisten-port = 8890\n";
+    let of_ini = ini(&format!("{INI_TLS}{sections}")).unwrap();
+    let ignored = "component.listen-port is for the other workflow and is ignored";
+    assert_eq!(of_ini.notes, [ignored]);
+    let of_json = json(&format!(
+        r#"{{{JSON_TLS}, "Supervisor": {{
+            "Component": {{"Initiator": {{"url": "https://above.example:8891/"}}}},
+            "Client": {{"Listener": {{"port": "8889"}}}}
+        }}}}"#
+    ))
+    .unwrap();
+    for config in [of_ini, of_json] {
+        let supervisor = config.supervisor.unwrap();
+        assert_eq!(supervisor.listener.address.to_string(), "0.0.0.0:8889");
+        assert!(supervisor.component_listener.is_none());
+        let [initiator] = supervisor.initiator.as_slice() else { panic!("one") };
+        assert_eq!(initiator.url.to_string(), "https://above.example:8891/");
+    }
+}
+
+#[test]
+fn a_supervisor_listens_for_somebody() {
+    let sections = "[client]\nworkflow = client-initiated\n\
+        component-urls = 127.0.0.1:8888/\n[component]\n\
+        workflow = component-initiated\nclient_host = h\nclient_port = 1\n";
+    let refusal = ini(&format!("{INI_TLS}{sections}")).unwrap_err();
+    assert_eq!(
+        refusal,
+        "client.listen-port is missing; a supervisor waits for somebody: write \
+         component-initiated as workflow of [client], and the port to listen on"
+    );
+}
+
+#[test]
 fn ini_files_that_cannot_work_are_told_with_the_remedy() {
     let component = format!("{INI_TLS}{INI_PING}[component]\n");
     let registers = format!("{component}workflow = component-initiated\n");
@@ -271,11 +308,6 @@ fn ini_files_that_cannot_work_are_told_with_the_remedy() {
                  [component]\nworkflow = client-initiated\n"
             ),
             "client.component-urls has the path /mine, which here is always /; write that",
-        ),
-        (
-            format!("{INI_TLS}[client]\n[component]\nworkflow = component-initiated\n"),
-            "component.workflow: a supervisor waits for its clients here: write \
-             client-initiated, and let them come",
         ),
         (
             format!(
@@ -407,8 +439,20 @@ fn json_files_that_cannot_work_are_told_with_the_remedy() {
         ),
         (
             r#""Supervisor": {"Component": {"Initiator": {}}}"#.to_owned(),
-            "Supervisor.Component.Listener is missing; a supervisor waits for its clients \
-             here: write the port to listen on",
+            "Supervisor.Component.Initiator.url is missing; write the supervisor's \
+             https://HOST:PORT/",
+        ),
+        (
+            r#""Supervisor": {"Component": {}}"#.to_owned(),
+            "Supervisor.Component.Listener is missing; write the port to listen on for \
+             clients, or Initiator with the url of the supervisor to register with",
+        ),
+        (
+            r#""Supervisor": {"Component": {"Initiator": {"url": "https://h:1/"}},
+                "Client": {"Initiator": {"capability-url": "https://h:2/"}}}"#
+                .to_owned(),
+            "Supervisor.Client.Listener is missing; a supervisor waits for somebody: write \
+             the port to listen on",
         ),
         (
             r#""Supervisor": {"Component": {"Listener": {"port": 1}}, "Client": {}}"#
