@@ -171,3 +171,56 @@ fn a_supervisor_calls_a_component_that_only_listens() {
     let _supervisor = Program::start(daemon(MPSUP, &config));
     check_result(&shell.finish().expect(0));
 }
+
+#[test]
+fn a_supervisor_registers_with_another_one_and_nothing_is_lost_when_it_is_killed() {
+    let domain = Domain::new();
+    let host = ["--host", "127.0.0.1"];
+    let issue = [&["issue", "pki", "supervisor", "sup-2"][..], &host].concat();
+    domain.pki(&issue).expect(0);
+    let (mut above, address, above_config) = supervisor(&domain, "127.0.0.1:0");
+    let below = |listen: &str| {
+        let section = format!(
+            "[supervisor]\ndata = \"store-2\"\n\n[supervisor.listener]\naddress = \
+             \"{listen}\"\n\n[[supervisor.initiator]]\nurl = \"https://{address}/\"\n"
+        );
+        let config = domain.configure("supervisor-2.toml", "sup-2", &section);
+        let mut supervisor = Program::start(daemon(MPSUP, &config));
+        let listens = address_in(&supervisor.wait_for(Stream::Err, &["\"supervises\""]));
+        (supervisor, listens, config)
+    };
+    let (victim, below_address, below_config) = below("127.0.0.1:0");
+    let section = crate::domain::initiator(below_address) + TCP;
+    let config = domain.configure("component.toml", "com-1", &section);
+    let mut component = Program::start(daemon(MPCOM, &config));
+    component.wait_for(Stream::Err, &["\"registered\"", "Test.Supervisors.sup-2"]);
+    above.wait_for(
+        Stream::Err,
+        &["\"registered\"", "Test.Supervisors.sup-2", "tcp-connect-ip4"],
+    );
+
+    // The client knows the supervisor above alone.
+    let mut shell = domain.shell_of("cli-1", address);
+    let commands = format!("{}; wait", measure(address.port(), "now + 4s / 1s"));
+    shell.args(["-c", &commands]);
+    let shell = Program::start(shell);
+    component.wait_for(Stream::Err, &["accepted a specification"]);
+    victim.signal(Signal::SIGKILL);
+    assert!(!victim.finish().status.success());
+    let (_below, _, _) = below(&below_address.to_string());
+    let output = shell.finish().expect(0);
+    check_result(&output);
+    assert!(
+        output.err.contains("component.identity: Test.Components.com-1"),
+        "who has measured: {output:#?}"
+    );
+    // Each has its part of the story.
+    for (config, serial, who) in [
+        (&above_config, 0, "Test.Clients.cli-1 asked Test.Supervisors.sup-2"),
+        (&below_config, 1, "Test.Supervisors.sup-1 asked Test.Components.com-1"),
+    ] {
+        let label = format!("tcp-connect-ip4-{serial}");
+        let story = tool(&["why", &label], config).expect(0).out;
+        assert!(story.contains(who), "{story}");
+    }
+}
