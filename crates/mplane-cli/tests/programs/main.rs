@@ -4,6 +4,7 @@
 mod access;
 mod disk;
 mod domain;
+mod faults;
 mod lab;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/machine.rs"]
@@ -14,7 +15,6 @@ mod reload;
 mod restart;
 mod ri;
 mod story;
-#[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
 mod systemd;

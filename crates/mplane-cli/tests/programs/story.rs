@@ -11,7 +11,10 @@ use crate::domain::{
 use crate::support::{Finished, Program, Stream, command, run};
 
 /// Starts a supervisor with a store at an address; returns it with its configuration.
-fn supervisor(domain: &Domain, address: &str) -> (Program, SocketAddr, PathBuf) {
+pub(super) fn supervisor(
+    domain: &Domain,
+    address: &str,
+) -> (Program, SocketAddr, PathBuf) {
     let section = format!(
         "[supervisor]\ndata = \"store\"\n\n[supervisor.listener]\naddress = \"{address}\"\n"
     );
@@ -22,7 +25,7 @@ fn supervisor(domain: &Domain, address: &str) -> (Program, SocketAddr, PathBuf) 
 }
 
 /// Runs a tool of `mplane` with a configuration.
-fn tool(arguments: &[&str], config: &PathBuf) -> Finished {
+pub(super) fn tool(arguments: &[&str], config: &PathBuf) -> Finished {
     let mut tool = command(MPLANE);
     tool.args(arguments).arg("--config").arg(config);
     run(tool)

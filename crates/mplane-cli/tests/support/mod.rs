@@ -125,6 +125,11 @@ impl Program {
         self.so_far.nth_line(stream, texts, 1).is_some()
     }
 
+    /// Says whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         send(self.id(), signal);
