@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
+use crate::report;
 use crate::tls::{Credentials, fresh_token};
 
 /// A client of one component or supervisor.
@@ -96,12 +97,20 @@ impl Client {
         Ok(self.exchange.capabilities().filter(|(of, _)| **of == peer).count())
     }
 
-    /// Follows the links of a page; returns who has it.
+    /// Follows the links of a page; returns who has it. One that leads to no capability is
+    /// left out with a warning.
     async fn crawl(&self, found: &mut Vec<Message>) -> Result<Identity, ClientError> {
         let page = self.ask(Self::get(path::CAPABILITY_PAGE)).await?;
         for link in links(&page.body) {
-            let answer = self.ask(Self::get(&link)).await?;
-            found.extend(self.read_capabilities(&answer)?);
+            let answer = self.ask(Self::get(&link)).await;
+            match answer.and_then(|answer| self.read_capabilities(&answer)) {
+                Ok(capabilities) => found.extend(capabilities),
+                Err(ClientError::Ask(error)) => return Err(error.into()),
+                Err(error) => {
+                    let problem = report(&error);
+                    warn!(link, problem, "leads to no capability");
+                }
+            }
         }
         Ok(page.identity)
     }
@@ -179,10 +188,20 @@ impl Client {
         message: Message,
         wait: Duration,
     ) -> Result<(Identity, Vec<Message>), ClientError> {
+        let token = message.token();
         let messages = [message];
         let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
         let answer = self.ask(ask).await?;
-        Ok((answer.identity.clone(), answer.messages(&self.registries)?))
+        let mut answers = answer.messages(&self.registries)?;
+        for answer in &mut answers {
+            // Some do not say what their exception is about: it is the answer to this.
+            if let Message::Exception(exception) = answer
+                && exception.token().is_none()
+            {
+                exception.set_token(token.clone());
+            }
+        }
+        Ok((answer.identity, answers))
     }
 
     /// Sends a message and takes note of the answer.
@@ -191,11 +210,9 @@ impl Client {
         message: Message,
         wait: Duration,
     ) -> Result<(), ClientError> {
-        let messages = [message];
-        let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
-        let answer = self.ask(ask).await?;
-        for message in answer.messages(&self.registries)? {
-            self.exchange.handle(&answer.identity, message);
+        let (peer, answers) = self.post(message, wait).await?;
+        for answer in answers {
+            self.exchange.handle(&peer, answer);
         }
         Ok(())
     }

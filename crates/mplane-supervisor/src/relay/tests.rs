@@ -663,6 +663,10 @@ async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
     let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
     let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
     assert_eq!((all.len(), reply.pending), (3, None));
+    for result in all.messages() {
+        let names = (result.token(), result.label());
+        assert_eq!(names, (Some(token.clone()), Some("ping-0")), "they are the client's");
+    }
 }
 
 #[tokio::test]
