@@ -9,7 +9,7 @@ use mplane::message::{
     ResultStatement, Specification, Statement, Table,
 };
 use mplane::primitive::Value;
-use mplane::registry::Registries;
+use mplane::registry::{CORE, Registries};
 use mplane::token::Token;
 use mplane::when::When;
 
@@ -628,6 +628,26 @@ async fn who_keeps_more_than_is_set_keeps_the_latest() {
     let stories = bench.relay.store().stories(tokens[0].to_string(), None).await.unwrap();
     let last = stories.stories[0].steps.last().unwrap();
     assert_eq!(last.detail.as_deref(), Some("its client has more than is kept"));
+}
+
+#[tokio::test]
+async fn queries_about_the_past_are_handed_out_and_lost_in_time() {
+    let mut bench = Bench::with(&[]).await;
+    let statement = Statement::new("query", CORE, "past ... now".parse().unwrap())
+        .labelled("archive")
+        .column(&Registries::embedded(), "time")
+        .unwrap();
+    let capability = Capability::new(statement);
+    bench.register(&probe("a"), capability.clone()).await;
+    let mut asked = Specification::of(&capability);
+    asked.set_when("2015-03-01 ... 2015-03-02".parse().unwrap());
+    let reply = bench.ask("me", asked.clone()).await;
+    assert!(matches!(reply.message, Message::Receipt(_)), "{reply:?}");
+    assert_eq!(bench.fetch_specification("a").await.when(), asked.when());
+    bench.now += GRACE + SignedDuration::from_secs(1);
+    bench.relay.handle_timeout(bench.now).await.unwrap();
+    let lost = bench.redeem("me", &asked.token()).await;
+    assert!(matches!(lost, Message::Exception(_)), "{lost}");
 }
 
 #[tokio::test]

@@ -72,6 +72,12 @@ impl Exchange {
         contents(&self.answered().unwrap_or_default())
     }
 
+    /// Says whether it is at a place for components, where tokens and labels are those of
+    /// the supervisor.
+    fn is_towards_components(&self) -> bool {
+        ["/register/", "/show/"].iter().any(|place| self.text("path").starts_with(place))
+    }
+
     /// Says whether who asked is a component of the reference, which all let their
     /// supervisor say when they come again.
     pub(crate) fn is_of_component(&self) -> bool {
@@ -147,10 +153,10 @@ impl Replay {
 
     /// Sends a request; returns the answer.
     pub(crate) async fn send(&mut self, request: &Exchange) -> Answer {
-        let body =
-            self.names.iter().fold(request.body().to_owned(), |body, (theirs, ours)| {
-                body.replace(&quoted(theirs), &quoted(ours))
-            });
+        let names = self.names.iter().filter(|_| request.is_towards_components());
+        let body = names.fold(request.body().to_owned(), |body, (theirs, ours)| {
+            body.replace(&quoted(theirs), &quoted(ours))
+        });
         ask(&mut self.router, request.peer(), &request.0, body).await
     }
 
@@ -189,8 +195,9 @@ impl Replay {
         let found = loop {
             let answer = self.send(exchange).await;
             self.learn(exchange, &answer);
-            let body = self.names.iter().fold(answer.body.clone(), |body, names| {
-                body.replace(&quoted(&names.1), &quoted(&names.0))
+            let names = self.names.iter().filter(|_| exchange.is_towards_components());
+            let body = names.fold(answer.body.clone(), |body, (theirs, ours)| {
+                body.replace(&quoted(ours), &quoted(theirs))
             });
             let found = Essence::of(&Answer { body, ..answer }, exchange.body());
             let found = found.to_string();
