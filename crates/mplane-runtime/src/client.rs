@@ -13,6 +13,7 @@ use mplane::json::{self, DecodeError, Unreadable};
 use mplane::limits;
 use mplane::message::{Interrupt, Message};
 use mplane::registry::Registries;
+use mplane::token::Token;
 use mplane::when::When;
 use tracing::warn;
 
@@ -188,19 +189,10 @@ impl Client {
         message: Message,
         wait: Duration,
     ) -> Result<(Identity, Vec<Message>), ClientError> {
-        let token = message.token();
-        let messages = [message];
+        let (token, messages) = (message.token(), [message]);
         let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
         let answer = self.ask(ask).await?;
-        let mut answers = answer.messages(&self.registries)?;
-        for answer in &mut answers {
-            // Some do not say what their exception is about: it is the answer to this.
-            if let Message::Exception(exception) = answer
-                && exception.token().is_none()
-            {
-                exception.set_token(token.clone());
-            }
-        }
+        let answers = self.read_answers(token.as_ref(), &answer)?;
         Ok((answer.identity, answers))
     }
 
@@ -210,11 +202,31 @@ impl Client {
         message: Message,
         wait: Duration,
     ) -> Result<(), ClientError> {
-        let (peer, answers) = self.post(message, wait).await?;
-        for answer in answers {
-            self.exchange.handle(&peer, answer);
+        let (token, messages) = (message.token(), [message]);
+        let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
+        let answer = self.ask(ask).await?;
+        for message in self.read_answers(token.as_ref(), &answer)? {
+            self.exchange.handle(&answer.identity, message);
         }
         Ok(())
+    }
+
+    /// Reads the answers to a message with this token. Some peers do not say what their
+    /// exception is about: it is about the message.
+    fn read_answers(
+        &self,
+        token: Option<&Token>,
+        answer: &Answer,
+    ) -> Result<Vec<Message>, ClientError> {
+        let mut answers = answer.messages(&self.registries)?;
+        for answer in &mut answers {
+            if let Message::Exception(exception) = answer
+                && exception.token().is_none()
+            {
+                exception.set_token(token.cloned());
+            }
+        }
+        Ok(answers)
     }
 
     /// Sends a request and refuses answers that are not understood. A peer that is overloaded
