@@ -13,11 +13,13 @@ use mplane::json::{self, DecodeError, Unreadable};
 use mplane::limits;
 use mplane::message::{Interrupt, Message};
 use mplane::registry::Registries;
+use mplane::token::Token;
 use mplane::when::When;
 use tracing::warn;
 
 use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
+use crate::report;
 use crate::tls::{Credentials, fresh_token};
 
 /// A client of one component or supervisor.
@@ -96,12 +98,20 @@ impl Client {
         Ok(self.exchange.capabilities().filter(|(of, _)| **of == peer).count())
     }
 
-    /// Follows the links of a page; returns who has it.
+    /// Follows the links of a page; returns who has it. One that leads to no capability is
+    /// left out with a warning.
     async fn crawl(&self, found: &mut Vec<Message>) -> Result<Identity, ClientError> {
         let page = self.ask(Self::get(path::CAPABILITY_PAGE)).await?;
         for link in links(&page.body) {
-            let answer = self.ask(Self::get(&link)).await?;
-            found.extend(self.read_capabilities(&answer)?);
+            let answer = self.ask(Self::get(&link)).await;
+            match answer.and_then(|answer| self.read_capabilities(&answer)) {
+                Ok(capabilities) => found.extend(capabilities),
+                Err(ClientError::Ask(error)) => return Err(error.into()),
+                Err(error) => {
+                    let problem = report(&error);
+                    warn!(link, problem, "leads to no capability");
+                }
+            }
         }
         Ok(page.identity)
     }
@@ -179,10 +189,11 @@ impl Client {
         message: Message,
         wait: Duration,
     ) -> Result<(Identity, Vec<Message>), ClientError> {
-        let messages = [message];
+        let (token, messages) = (message.token(), [message]);
         let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
         let answer = self.ask(ask).await?;
-        Ok((answer.identity.clone(), answer.messages(&self.registries)?))
+        let answers = self.read_answers(token.as_ref(), &answer)?;
+        Ok((answer.identity, answers))
     }
 
     /// Sends a message and takes note of the answer.
@@ -191,13 +202,31 @@ impl Client {
         message: Message,
         wait: Duration,
     ) -> Result<(), ClientError> {
-        let messages = [message];
+        let (token, messages) = (message.token(), [message]);
         let ask = Ask { method: Method::POST, path: "/", messages: &messages, wait };
         let answer = self.ask(ask).await?;
-        for message in answer.messages(&self.registries)? {
+        for message in self.read_answers(token.as_ref(), &answer)? {
             self.exchange.handle(&answer.identity, message);
         }
         Ok(())
+    }
+
+    /// Reads the answers to a message with this token. Some peers do not say what their
+    /// exception is about: it is about the message.
+    fn read_answers(
+        &self,
+        token: Option<&Token>,
+        answer: &Answer,
+    ) -> Result<Vec<Message>, ClientError> {
+        let mut answers = answer.messages(&self.registries)?;
+        for answer in &mut answers {
+            if let Message::Exception(exception) = answer
+                && exception.token().is_none()
+            {
+                exception.set_token(token.cloned());
+            }
+        }
+        Ok(answers)
     }
 
     /// Sends a request and refuses answers that are not understood. A peer that is overloaded

@@ -10,6 +10,8 @@ pub mod directory;
 mod fan_out;
 pub mod life;
 pub mod metrics;
+#[cfg(test)]
+mod openapi_tests;
 pub mod relay;
 pub mod ri;
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::store::{Retention, Room, Store};
 const RECORD: &str = include_str!("../vectors/client-supervisor-probe.json");
 
 /// Makes a supervisor with a store of its own.
-async fn supervisor(folder: &tempfile::TempDir) -> Arc<Supervisor> {
+pub(crate) async fn supervisor(folder: &tempfile::TempDir) -> Arc<Supervisor> {
     let settings = Settings {
         expiry: SignedDuration::from_hours(1),
         retention: Retention {
@@ -41,7 +41,7 @@ async fn supervisor(folder: &tempfile::TempDir) -> Arc<Supervisor> {
 }
 
 /// Who asks, by the organizational unit of the record.
-fn peer(unit: &str) -> Peer {
+pub(crate) fn peer(unit: &str) -> Peer {
     let name = if unit == "Components" { "Component-1" } else { "Client-1" };
     let names = ["org", "mplane", "Test", unit, name].map(Into::into);
     let identity = Identity::new(names, Some(unit));

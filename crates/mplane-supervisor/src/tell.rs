@@ -29,12 +29,16 @@ const JSON: &str = "application/json";
 /// Components on one page at most.
 const COMPONENTS: usize = 1_000;
 
+/// The description of the routes, as an `OpenAPI` document.
+pub(crate) const DESCRIPTION: &str = include_str!("../../../docs/openapi.json");
+
 /// Makes the routes.
 pub(crate) fn tell_routes(supervisor: Arc<Supervisor>) -> Router {
     Router::new()
         .route("/components", get(components))
         .route("/measurements", get(measurements))
         .route("/measurements/{token}", get(stories))
+        .route("/openapi.json", get(describe))
         .with_state(supervisor)
 }
 
@@ -209,6 +213,14 @@ async fn stories(
         }
         Ok(stories) => told(&stories),
         Err(error) => failed(&error),
+    }
+}
+
+/// Tells a client what can be asked for.
+async fn describe(Extension(peer): Extension<Peer>) -> Response<Body> {
+    match permit(&peer.identity, Act::Use) {
+        Ok(()) => answer(StatusCode::OK, JSON, DESCRIPTION.into()),
+        Err(denied) => refused(StatusCode::FORBIDDEN, &denied.to_string()),
     }
 }
 

@@ -76,6 +76,11 @@ impl Comparison {
         }
     }
 
+    /// Returns the answer to a case that holds here.
+    pub fn expected<'a>(&'a self, case: &str, recorded: &'a str) -> &'a str {
+        self.differences.get(case).map_or(recorded, String::as_str)
+    }
+
     /// Compares the answer to one case with the recorded one.
     ///
     /// # Panics

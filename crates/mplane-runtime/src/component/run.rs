@@ -35,13 +35,18 @@ impl Component {
             return Outcome::Failed("the component has withdrawn the capability".into());
         };
         let rows = Rows::new(&specification);
+        // What a query yields is about the time that was asked for.
+        let asked = specification.when().clone();
+        let is_about =
+            (!specification.is_schedulable() && asked.is_definite()).then_some(asked);
         let work = Work { specification, duration, rows: rows.clone(), stop };
         let started = Timestamp::now();
         let ended = tokio::select! {
             ended = catch_panic(service.run(work)) => ended,
             never = keep_rows(self.spool.as_ref(), job, &rows) => match never {},
         };
-        let (table, when) = (rows.take(), When::between(started, Timestamp::now()));
+        let when = is_about.unwrap_or_else(|| When::between(started, Timestamp::now()));
+        let table = rows.take();
         let mut outcome = match ended {
             Ok(_) if self.shutdown.is_cancelled() => {
                 incomplete(&self.registries, when, table, "the component was shut down")

@@ -198,7 +198,9 @@ impl Relay {
                 exception.set_token(token);
                 exception.into()
             }
-            Message::Envelope(mut envelope) => {
+            Message::Envelope(envelope) => {
+                let mut envelope =
+                    envelope.map(|result| self.to_client(reported, component, result));
                 envelope.set_token(token);
                 envelope.set_label(label);
                 envelope.into()

@@ -9,7 +9,7 @@ use mplane::message::{
     ResultStatement, Specification, Statement, Table,
 };
 use mplane::primitive::Value;
-use mplane::registry::Registries;
+use mplane::registry::{CORE, Registries};
 use mplane::token::Token;
 use mplane::when::When;
 
@@ -631,6 +631,26 @@ async fn who_keeps_more_than_is_set_keeps_the_latest() {
 }
 
 #[tokio::test]
+async fn queries_about_the_past_are_handed_out_and_lost_in_time() {
+    let mut bench = Bench::with(&[]).await;
+    let statement = Statement::new("query", CORE, "past ... now".parse().unwrap())
+        .labelled("archive")
+        .column(&Registries::embedded(), "time")
+        .unwrap();
+    let capability = Capability::new(statement);
+    bench.register(&probe("a"), capability.clone()).await;
+    let mut asked = Specification::of(&capability);
+    asked.set_when("2015-03-01 ... 2015-03-02".parse().unwrap());
+    let reply = bench.ask("me", asked.clone()).await;
+    assert!(matches!(reply.message, Message::Receipt(_)), "{reply:?}");
+    assert_eq!(bench.fetch_specification("a").await.when(), asked.when());
+    bench.now += GRACE + SignedDuration::from_secs(1);
+    bench.relay.handle_timeout(bench.now).await.unwrap();
+    let lost = bench.redeem("me", &asked.token()).await;
+    assert!(matches!(lost, Message::Exception(_)), "{lost}");
+}
+
+#[tokio::test]
 async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
     let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     let scope = "repeat now + 1h / 1m { now + 5s / 1s }";
@@ -663,6 +683,10 @@ async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
     let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
     let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
     assert_eq!((all.len(), reply.pending), (3, None));
+    for result in all.messages() {
+        let names = (result.token(), result.label());
+        assert_eq!(names, (Some(token.clone()), Some("ping-0")), "they are the client's");
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Relay {
                 return self.refuse(from, &asked, refused, why, now).await;
             }
         };
-        let Some(delays) = asked.when().delays(now) else {
+        let Some(delays) = asked.delays(now) else {
             let text = format!("the temporal scope {} is over", asked.when());
             let (refused, why) = (exception(token, text), RefusedReason::scope);
             return self.refuse(from, &asked, refused, why, now).await;

@@ -74,6 +74,13 @@ impl Envelope {
         self.messages
     }
 
+    /// Changes each message.
+    #[must_use]
+    pub fn map(mut self, change: impl FnMut(Message) -> Message) -> Self {
+        self.messages = self.messages.into_iter().map(change).collect();
+        self
+    }
+
     /// Returns the number of messages.
     pub const fn len(&self) -> usize {
         self.messages.len()

@@ -100,9 +100,13 @@ macro_rules! notification {
                 Self(notification)
             }
 
-            /// Makes it of the statement that it refers to.
+            /// Makes it of the statement that it refers to. Where that was sent from or to is
+            /// not where this goes: it has no link.
             pub fn of(statement: &$statement) -> Self {
-                Self(Notification::about(Statement::clone(statement), statement.token()))
+                let token = statement.token();
+                let mut statement = Statement::clone(statement);
+                statement.set_link(None);
+                Self(Notification::about(statement, token))
             }
 
             /// Makes it of a token alone.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::primitive::{ParseValueError, Value, quote};
 use crate::registry::{CORE, Element, Registries, UnknownElement};
 use crate::token::{self, Schema, Token};
-use crate::when::When;
+use crate::when::{Delays, When};
 
 /// A schema with a temporal scope: the content of every statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -301,6 +302,17 @@ impl Statement {
     /// query is about.
     pub fn is_schedulable(&self) -> bool {
         self.verb() != "query"
+    }
+
+    /// Returns how long to wait before starting and stopping, as [`When::delays`] does. A
+    /// query about a time that is over is not too late: it is served at once.
+    pub fn delays(&self, now: Timestamp) -> Option<Delays> {
+        let is_over = self.when.bounds(now).end.is_some_and(|end| end <= now);
+        if is_over && !self.is_schedulable() {
+            let end = Some(Duration::ZERO);
+            return Some(Delays { start: Duration::ZERO, end });
+        }
+        self.when.delays(now)
     }
 
     /// Returns the schema hash.

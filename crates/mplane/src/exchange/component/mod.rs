@@ -129,12 +129,16 @@ impl Job {
     }
 
     /// Counts a relative scope from now: who asks for so long gets so long, however late
-    /// it starts.
+    /// it starts. What is asked about the past is asked for now.
     fn count_from(&mut self, now: Timestamp) {
         let when = self.specification.when();
-        if !when.is_definite() {
-            self.end = when.bounds(now).end;
+        if when.is_definite() && self.specification.is_schedulable() {
+            return;
         }
+        self.end = match self.specification.delays(now) {
+            Some(delays) => delays.end.and_then(|delay| now.checked_add(delay).ok()),
+            None => when.bounds(now).end,
+        };
     }
 
     /// Says whether its service runs or has run.
@@ -419,7 +423,7 @@ impl ComponentExchange {
         if let Err(reason) = budget.check(specification.when(), now) {
             return Reply::exception(Some(token), reason);
         }
-        let Some(delays) = specification.when().delays(now) else {
+        let Some(delays) = specification.delays(now) else {
             return Reply::exception(
                 Some(token),
                 format!(

@@ -49,7 +49,7 @@ impl ComponentExchange {
         }
         let token = specification.token();
         let service = self.service_for(None, &specification, accepted);
-        let delays = specification.when().delays(accepted);
+        let delays = specification.delays(accepted);
         let after = |delay| accepted.checked_add(delay).ok();
         let end = match parent {
             Some(_) => specification.when().bounds(accepted).end,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::message::{Interrupt, Redemption, Statement};
-use crate::registry::Registries;
+use crate::registry::{CORE, Registries};
 
 pub(super) fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -91,6 +91,29 @@ fn starts_later_and_stops_what_does_not_end_with_its_scope() {
     component.handle_timeout(end);
     assert!(matches!(poll(&mut component), Some(Action::Stop { .. })));
     assert!(component.poll_timeout().is_none());
+}
+
+#[test]
+fn queries_about_the_past_are_served_at_once() {
+    let registries = Registries::embedded();
+    let statement = Statement::new("query", CORE, "past ... now".parse().unwrap())
+        .column(&registries, "time")
+        .unwrap();
+    let capability = Capability::new(statement);
+    for scope in ["2015-03-01 ... 2015-03-02", "past ... 2015-03-02", "2015-03-01"] {
+        let mut component = ComponentExchange::default();
+        component.offer(capability.clone(), Budget::default());
+        let mut specification = Specification::of(&capability);
+        specification.set_when(scope.parse().unwrap());
+        let (me, now) = (client("a"), time(NOON));
+        let reply = component.handle(&me, specification.into(), fresh(1), now);
+        assert!(matches!(reply.message, Message::Receipt(_)), "{scope}: {reply:?}");
+        let Some(Action::Start { duration, .. }) = poll(&mut component) else {
+            panic!("{scope}: it starts at once");
+        };
+        assert_eq!(duration, Some(Duration::ZERO), "{scope}");
+        assert_eq!(component.poll_timeout(), Some(time("2026-06-01T12:00:02Z")));
+    }
 }
 
 #[test]
