@@ -84,6 +84,9 @@ pub enum Event {
     Interrupted,
     /// The lease of a hand-out is over.
     LeaseOver,
+    /// Component or supervisor were started again: what was handed out and is not answered may
+    /// not have arrived. It is for components that start nothing twice.
+    Restarted,
     /// Its time is over.
     TimeOver,
 }
@@ -180,12 +183,29 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
         (State::Handed { lease: Some(lease) }, Event::LeaseOver) if lease <= now => {
             (to(State::Queued), Effect::Wake)
         }
+        (State::Handed { lease: Some(_) } | State::Receipted, Event::Restarted) => {
+            let again = |asked| if asked == Asked::Sent { Asked::Queued } else { asked };
+            let state = match life.state {
+                State::Handed { .. } => State::Queued,
+                other => other,
+            };
+            let interrupt = again(life.interrupt);
+            // Who wants to know the results so far asks again.
+            let progress = match life.progress {
+                Asked::Sent => Asked::Unasked,
+                other => other,
+            };
+            let is_queued = (state, interrupt) != (life.state, life.interrupt);
+            let effect = if is_queued { Effect::Wake } else { Effect::Nothing };
+            (Life { state, interrupt, progress, ..life }, effect)
+        }
         (
             _,
             Event::Fetched { .. }
             | Event::Promised
             | Event::ProgressAsked
-            | Event::LeaseOver,
+            | Event::LeaseOver
+            | Event::Restarted,
         ) => (life, Effect::Nothing),
     }
 }
@@ -255,6 +275,28 @@ mod tests {
         let (again, _) = step(life, Event::LeaseOver, later + LEASE);
         let (life, effect) = step(again, Event::Interrupted, later + LEASE);
         assert_eq!((life.interrupt, effect), (Asked::Queued, Effect::Wake));
+    }
+
+    #[test]
+    fn what_may_not_have_arrived_is_handed_out_again_after_a_restart() {
+        let (handed, _) = live([FETCHED]);
+        let (life, effect) = step(handed, Event::Restarted, NOON);
+        assert_eq!((life.state, effect), (State::Queued, Effect::Wake));
+        let (late, _) = step(life, Event::Promised, NOON);
+        assert_eq!(late.state, State::Receipted, "it had arrived");
+        // So are interrupts, and requests for results so far are made anew.
+        let events = [FETCHED, Event::Promised, Event::ProgressAsked, Event::Interrupted];
+        let (told, _) = live(events.into_iter().chain([FETCHED, FETCHED]));
+        assert_eq!((told.interrupt, told.progress), (Asked::Sent, Asked::Sent));
+        let (life, effect) = step(told, Event::Restarted, NOON);
+        assert_eq!((life.state, effect), (State::Receipted, Effect::Wake));
+        assert_eq!((life.interrupt, life.progress), (Asked::Queued, Asked::Unasked));
+        let (promised, _) = live([FETCHED, Event::Promised]);
+        let nothing = (promised, Effect::Nothing);
+        assert_eq!(step(promised, Event::Restarted, NOON), nothing);
+        let (unleased, _) = live([Event::Fetched { lease: None }]);
+        let nothing = (unleased, Effect::Nothing);
+        assert_eq!(step(unleased, Event::Restarted, NOON), nothing);
     }
 
     #[test]

@@ -276,6 +276,14 @@ async fn register_capability(
         };
         outcome.insert(name, word);
     }
+    let (again, from) = (Arc::clone(&supervisor), peer.identity.clone());
+    let again =
+        to_its_end(
+            async move { again.relay.registered_again(&from, Timestamp::now()).await },
+        );
+    if let Some(Err(error)) = again.await {
+        warn!(component = %peer.identity, %error, "what it has not answered waits");
+    }
     let body = serde_json::Value::Object(outcome).to_string().into_bytes();
     answer(StatusCode::OK, MEDIA_TYPE, body)
 }

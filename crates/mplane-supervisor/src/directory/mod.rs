@@ -14,7 +14,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Class, Identity};
 use mplane::exchange::component::without_serial;
-use mplane::features::Features;
+use mplane::features::{Feature, Features};
 use mplane::message::{CALLBACK, Capability, Refusal, Specification};
 use mplane::token::{Schema, Token};
 
@@ -111,6 +111,11 @@ impl Component {
     /// Says whether it lets its supervisor say when it comes again.
     pub fn has_callback(&self) -> bool {
         self.capabilities().any(is_callback)
+    }
+
+    /// Says whether it starts a specification once that it gets twice. References do not.
+    pub fn starts_nothing_twice(&self) -> bool {
+        self.features.has(Feature::NativeValues)
     }
 
     /// Says whether it is there, if it is offered for so long after it was heard of.

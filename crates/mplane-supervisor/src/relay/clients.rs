@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity, Withheld};
-use mplane::features::{Feature, Features};
+use mplane::features::Features;
 use mplane::json;
 use mplane::message::{Capability, Exception, Message, Receipt, Specification};
 use mplane::token::Token;
@@ -12,6 +12,7 @@ use mplane_runtime::http::routes::Page;
 use tracing::{info, warn};
 
 use super::{GRACE, Relay};
+use crate::directory::Component;
 use crate::fan_out;
 use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{RefusedLabel, RefusedReason};
@@ -408,7 +409,7 @@ impl Relay {
     ) -> Result<(), StoreError> {
         let is_ours = self.look(|directory| {
             let component = directory.component(&known.component);
-            component.is_some_and(|it| it.features.has(Feature::NativeValues))
+            component.is_some_and(Component::starts_nothing_twice)
         });
         let is_free =
             known.life.state == State::Receipted && known.life.progress == Asked::Unasked;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity, Withheld};
-use mplane::features::{Feature, Features};
+use mplane::features::Features;
 use mplane::json;
 use mplane::message::{
     CALLBACK, Interrupt, Message, Redemption, Specification, Statement,
@@ -16,13 +16,13 @@ use mplane::when::When;
 use tracing::{info, warn};
 
 use super::Relay;
-use crate::directory::{Dialect, RegisterError};
+use crate::directory::{Component, Dialect, RegisterError};
 use crate::life::{Effect, End};
 use crate::store::{Handed, Reported, StoreError};
 
 /// How long a hand-out may stay without an answer before it is made again: our components
 /// answer at once, and start nothing twice.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(10);
 
 /// How often components come that are told when, in seconds: as often as references do when
 /// nobody tells them.
@@ -72,6 +72,38 @@ impl Relay {
         }
     }
 
+    /// Takes note that a component has registered again: what it was handed and has not
+    /// answered may not have reached it. References would start it twice, and are not told.
+    pub async fn registered_again(
+        &self,
+        component: &Identity,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let is_ours = self.look(|directory| {
+            let known = directory.component(component);
+            known.is_some_and(Component::starts_nothing_twice)
+        });
+        if !is_ours || !self.store.is_unanswered(component)? {
+            return Ok(());
+        }
+        let why = "the component has registered again";
+        self.handed_again(vec![component.clone()], why, now).await
+    }
+
+    /// Has handed out again what may not have reached components.
+    pub(super) async fn handed_again(
+        &self,
+        components: Vec<Identity>,
+        why: &'static str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for component in self.store.restarted(components, why, now).await? {
+            self.metrics.handed_again.inc();
+            self.wake(&component);
+        }
+        Ok(())
+    }
+
     /// Hands out what is queued for a component; `None` if it is not registered.
     pub async fn fetch(
         &self,
@@ -83,8 +115,7 @@ impl Relay {
             let Some(component) = shared.directory.component(from) else {
                 return Ok(None);
             };
-            // References start a specification twice that they get twice.
-            let is_ours = component.features.has(Feature::NativeValues);
+            let is_ours = component.starts_nothing_twice();
             shared.heard_of(from, now);
             if !shared.pending.remove(from) {
                 return Ok(Some(Vec::new()));

@@ -137,6 +137,12 @@ impl Relay {
         };
         // Those whose last part ended just before the end.
         relay.complete(None, now).await?;
+        let ours = relay.look(|directory| {
+            let known = directory.components();
+            let ours = known.filter(|(_, component)| component.starts_nothing_twice());
+            ours.map(|(identity, _)| identity.clone()).collect()
+        });
+        relay.handed_again(ours, "the supervisor was started again", now).await?;
         Ok(relay)
     }
 

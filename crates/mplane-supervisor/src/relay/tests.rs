@@ -476,7 +476,7 @@ async fn a_hand_out_without_answer_is_made_again_to_those_who_start_nothing_twic
     let token = bench.ask("me", asked("ping-0", "now + 5m / 1s")).await.message.token();
     let first = bench.fetch_specification("a").await;
     let lease = bench.relay.poll_timeout().unwrap();
-    assert_eq!(lease, "2026-06-01T12:00:30Z".parse().unwrap());
+    assert_eq!(lease, "2026-06-01T12:00:10Z".parse().unwrap());
     assert!(bench.fetch("a").await.is_empty());
     bench.relay.handle_timeout(lease).await.unwrap();
     bench.now = lease;
@@ -492,6 +492,21 @@ async fn a_hand_out_without_answer_is_made_again_to_those_who_start_nothing_twic
 }
 
 #[tokio::test]
+async fn what_may_not_have_arrived_is_handed_out_again_when_either_side_comes_back() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    bench.ask("me", asked("ping-0", "now + 5m / 1s")).await;
+    let first = bench.fetch_specification("a").await;
+    bench.relay.registered_again(&probe("a"), bench.now).await.unwrap();
+    let again = bench.fetch_specification("a").await;
+    let mut bench = bench.restart().await;
+    let once_more = bench.fetch_specification("a").await;
+    assert_eq!([again.token(), once_more.token()], [first.token(), first.token()]);
+    bench.report("a", Receipt::of(&once_more)).await.unwrap();
+    bench.relay.registered_again(&probe("a"), bench.now).await.unwrap();
+    assert!(bench.fetch("a").await.is_empty(), "it has answered");
+}
+
+#[tokio::test]
 async fn references_are_handed_nothing_twice() {
     let mut bench = Bench::with(&[]).await;
     let (from, capability) = (probe("a"), ping("10.0.0.1").into());
@@ -503,6 +518,9 @@ async fn references_are_handed_nothing_twice() {
     bench.fetch_specification("a").await;
     bench.now = "2026-06-01T12:02:00Z".parse().unwrap();
     bench.relay.handle_timeout(bench.now).await.unwrap();
+    bench.relay.registered_again(&from, bench.now).await.unwrap();
+    assert!(bench.fetch("a").await.is_empty());
+    let mut bench = bench.restart().await;
     assert!(bench.fetch("a").await.is_empty());
 }
 

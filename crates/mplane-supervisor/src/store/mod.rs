@@ -663,6 +663,20 @@ impl Store {
         Ok(written.await?)
     }
 
+    /// Has handed out again what may not have reached components, because they or the
+    /// supervisor were started again. Returns those for which there is something now.
+    pub async fn restarted(
+        &self,
+        components: Vec<Identity>,
+        why: &'static str,
+        now: Timestamp,
+    ) -> Result<Vec<Identity>, StoreError> {
+        let written = self
+            .control
+            .call(move |connection| sweep::restarted(connection, &components, why, now));
+        Ok(written.await?)
+    }
+
     /// Notes that a client has got what it asked for, the first time.
     pub fn redeemed(&self, id: Id, now: Timestamp) {
         // Nobody waits for it: it changes what people read, not what is done.

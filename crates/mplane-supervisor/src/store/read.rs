@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 
-use super::rows::{LIFE, find, read_life, read_token};
+use super::rows::{LIFE, UNANSWERED, find, read_life, read_token};
 use super::{Archive, Id, Reported, StoreError};
 use crate::directory::Dialect;
 use crate::life::Life;
@@ -337,6 +337,19 @@ impl Archive {
                 .query_row(params![client, token.as_str()], |row| row.get(0))
                 .optional()?;
             Ok(open != Some(true))
+        });
+        Ok(read?)
+    }
+
+    /// Says whether something was handed to a component and not answered by it.
+    pub fn is_unanswered(&self, component: &Identity) -> Result<bool, StoreError> {
+        let component = identity_text(component);
+        let read = self.control.look_up(|connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT 1 FROM specification WHERE component = ?1 AND {UNANSWERED}"
+                ))?
+                .exists(params![component])
         });
         Ok(read?)
     }

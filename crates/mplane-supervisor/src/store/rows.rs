@@ -17,6 +17,10 @@ pub(super) struct Found {
     pub(super) label: Option<String>,
 }
 
+/// What was handed to a component and not answered by it.
+pub(super) const UNANSWERED: &str = "settled_us IS NULL
+     AND (lease_us IS NOT NULL OR interrupt = 'sent' OR progress = 'sent')";
+
 /// The columns that [`read_life`] reads, in its order.
 pub(super) const LIFE: &str =
     "state, epoch, interrupt, lease_us, progress, result_bytes > 0";

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mplane_runtime::stored::{read_identity, time};
+use mplane::access::Identity;
+use mplane_runtime::stored::{identity_text, read_identity, time};
 use rusqlite::{Connection, params};
 
-use super::rows::{LIFE, note, read_life, read_token};
+use super::rows::{LIFE, UNANSWERED, note, read_life, read_token};
 use super::{Id, Overdue, Store, StoreError, advance};
 use crate::life::{Effect, End, Event, State};
 
@@ -79,6 +80,35 @@ pub(super) fn expire(
         }
     }
     Ok((overdue, next_deadline(connection)?))
+}
+
+/// Has handed out again what may not have reached components; returns those for which there
+/// is something now.
+pub(super) fn restarted(
+    connection: &Connection,
+    components: &[Identity],
+    why: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Identity>> {
+    let mut woken = Vec::new();
+    let mut open = connection.prepare_cached(&format!(
+        "SELECT id, {LIFE} FROM specification WHERE component = ?1 AND {UNANSWERED}"
+    ))?;
+    for component in components {
+        let rows = open.query_map(params![identity_text(component)], |row| {
+            Ok((Id::of(row.get(0)?), read_life(row, 1)?))
+        })?;
+        let mut is_woken = false;
+        for row in rows.collect::<Result<Vec<_>, _>>()? {
+            let (id, life) = row;
+            if advance(connection, id, life, Event::Restarted, now)? == Effect::Wake {
+                note(connection, id, now, "queued again", Some(why))?;
+                is_woken = true;
+            }
+        }
+        woken.extend(is_woken.then(|| component.clone()));
+    }
+    Ok(woken)
 }
 
 /// Says in which way a component has left a specification alone.
