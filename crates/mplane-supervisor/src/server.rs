@@ -301,46 +301,45 @@ async fn show_specification(
     }
     let wait = preferred_wait(request.headers());
     let deadline = tokio::time::Instant::now() + wait.unwrap_or(Duration::ZERO);
-    let waiter = supervisor.relay.wait_for_queue(&peer.identity);
+    let mut waiter = None;
     let (mut messages, dialect) = loop {
-        let news = waiter.news();
-        let fetched = {
-            let (supervisor, identity) = (Arc::clone(&supervisor), peer.identity.clone());
-            to_its_end(async move {
-                let fetched = supervisor.relay.fetch(&identity, Timestamp::now()).await;
-                let known = supervisor.relay.look(|directory| {
-                    directory.component(&identity).map(|known| known.dialect)
-                });
-                fetched.map(|fetched| fetched.zip(known))
-            })
+        // What comes after this look is not missed.
+        let news = wait.filter(|wait| !wait.is_zero()).map(|_| {
+            let begin = || supervisor.relay.wait_for_queue(&peer.identity);
+            waiter.get_or_insert_with(begin).news()
+        });
+        let Some((is_pending, dialect)) =
+            supervisor.relay.poll(&peer.identity, Timestamp::now())
+        else {
+            return unknown(&supervisor);
         };
-        let (messages, dialect) = match fetched.await {
-            Some(Ok(Some(fetched))) => fetched,
-            Some(Ok(None)) => {
-                return plain(
-                    supervisor.unknown_status(),
-                    "this component is not registered; register its capabilities first",
-                );
+        if is_pending {
+            let (fetcher, identity) = (Arc::clone(&supervisor), peer.identity.clone());
+            let fetched = to_its_end(async move {
+                fetcher.relay.fetch(&identity, Timestamp::now()).await
+            });
+            match fetched.await {
+                Some(Ok(Some(messages))) if messages.is_empty() => {}
+                Some(Ok(Some(messages))) => break (messages, dialect),
+                Some(Ok(None)) => return unknown(&supervisor),
+                Some(Err(error)) => return unavailable(&error.to_string()),
+                None => return unavailable(INSIDE),
             }
-            Some(Err(error)) => return unavailable(&error.to_string()),
-            None => return unavailable(INSIDE),
-        };
-        if !messages.is_empty() {
-            break (messages, dialect);
         }
+        let Some(news) = news else { break (Vec::new(), dialect) };
         tokio::select! {
             waited = tokio::time::timeout_at(deadline, news) => {
                 if waited.is_err() {
-                    break (messages, dialect);
+                    break (Vec::new(), dialect);
                 }
             }
-            () = supervisor.shutdown.cancelled() => break (messages, dialect),
+            () = supervisor.shutdown.cancelled() => break (Vec::new(), dialect),
         }
     };
-    let link = own_link(&peer, request.headers());
+    drop(waiter);
     for message in &mut messages {
         if let Message::Specification(specification) = message {
-            specification.set_link(link.clone());
+            specification.set_link(own_link(&peer, request.headers()));
         }
         info!(
             component = %peer.identity,
@@ -365,6 +364,12 @@ async fn show_specification(
         response.headers_mut().insert("preference-applied", applied);
     }
     response
+}
+
+/// Makes the answer to a component that is not registered.
+fn unknown(supervisor: &Supervisor) -> Response<Body> {
+    let text = "this component is not registered; register its capabilities first";
+    plain(supervisor.unknown_status(), text)
 }
 
 /// Returns where results are posted to, at the host by which the component reached us:

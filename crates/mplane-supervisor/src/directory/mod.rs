@@ -62,6 +62,8 @@ impl Dialect {
 pub struct Component {
     /// What it offers, by token.
     capabilities: BTreeMap<Token, Registered>,
+    /// Whether it lets its supervisor say when it comes again.
+    has_callback: bool,
     /// What it understands.
     pub features: Features,
     /// How it writes lists.
@@ -109,8 +111,8 @@ impl Component {
     }
 
     /// Says whether it lets its supervisor say when it comes again.
-    pub fn has_callback(&self) -> bool {
-        self.capabilities().any(is_callback)
+    pub const fn has_callback(&self) -> bool {
+        self.has_callback
     }
 
     /// Says whether it starts a specification once that it gets twice. References do not.
@@ -232,6 +234,7 @@ impl Directory {
         let component =
             self.components.entry(from.clone()).or_insert_with(|| Component {
                 capabilities: BTreeMap::new(),
+                has_callback: false,
                 features,
                 dialect,
                 first_seen,
@@ -272,6 +275,7 @@ impl Directory {
         component.capabilities.insert(token.clone(), registered);
         // The callback capability is between components and their supervisor.
         if is_callback(&capability) {
+            component.has_callback = true;
             return false;
         }
         let place = (from.clone(), token);
@@ -291,6 +295,8 @@ impl Directory {
         let Some(component) = self.components.get_mut(from) else { return false };
         let Some(registered) = component.capabilities.remove(token) else { return false };
         let Registered { order, capability } = registered;
+        let has_callback = component.capabilities().any(is_callback);
+        component.has_callback = has_callback;
         let place = (from.clone(), token.clone());
         self.by_order.remove(&order);
         remove_place(&mut self.by_token, token.as_str(), &place);
@@ -316,11 +322,10 @@ impl Directory {
         self.components.iter()
     }
 
-    /// Takes note that a component was heard of.
-    pub fn seen(&mut self, identity: &Identity, now: Timestamp) {
-        if let Some(component) = self.components.get_mut(identity) {
-            component.last_seen = now;
-        }
+    /// Takes note that a component was heard of. Returns whether it is registered.
+    pub fn seen(&mut self, identity: &Identity, now: Timestamp) -> bool {
+        let component = self.components.get_mut(identity);
+        component.map(|component| component.last_seen = now).is_some()
     }
 
     /// Returns the number of components.

@@ -104,6 +104,15 @@ impl Relay {
         Ok(())
     }
 
+    /// Says whether something is queued for a component that asks, and how it writes lists;
+    /// `None` if it is not registered. Most that ask find nothing.
+    pub fn poll(&self, from: &Identity, now: Timestamp) -> Option<(bool, Dialect)> {
+        let mut shared = self.shared();
+        let dialect = shared.directory.component(from)?.dialect;
+        shared.heard_of(from, now);
+        Some((shared.pending.contains(from), dialect))
+    }
+
     /// Hands out what is queued for a component; `None` if it is not registered.
     pub async fn fetch(
         &self,

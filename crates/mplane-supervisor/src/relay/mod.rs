@@ -75,8 +75,13 @@ struct Shared {
 impl Shared {
     /// Takes note that a component was heard of.
     fn heard_of(&mut self, component: &Identity, now: Timestamp) {
-        self.directory.seen(component, now);
-        if self.directory.component(component).is_some() {
+        if !self.directory.seen(component, now) {
+            return;
+        }
+        // Most are there already: they come every few seconds.
+        if let Some(at) = self.seen.get_mut(component) {
+            *at = now;
+        } else {
             self.seen.insert(component.clone(), now);
         }
     }
