@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::directory::Dialect;
+use crate::directory::{About, Dialect};
 use crate::relay::Relay;
 use crate::server::Supervisor;
 
@@ -151,6 +151,8 @@ async fn discover(
             info!(component = %identity, capability = label, "registered");
         }
     }
+    let about = About { address: Some(callee.url.to_string()), ..About::default() };
+    relay.describe(&identity, about).await?;
     for (token, capability) in known.iter() {
         let is_replaced =
             offered.values().any(|offered| offered.label() == capability.label());

@@ -20,13 +20,13 @@ use mplane::registry::Registries;
 use mplane_runtime::http::routes::{
     Page, Responder, answer, client_routes, later, read_messages, read_parts,
 };
-use mplane_runtime::http::{Peer, path, preferred_wait};
+use mplane_runtime::http::{Origin, Peer, clock_ahead_s, path, preferred_wait};
 use mplane_runtime::tls::fresh_token;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::directory::Dialect;
+use crate::directory::{About, Dialect};
 use crate::relay::{OpenRelayError, Relay, Reply, ReportError};
 use crate::ri::ri_routes;
 use crate::store::{Retention, Room, Store, StoreError, Swept};
@@ -47,6 +47,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Writes that may wait for the store before requests are refused: some seconds of work for a
 /// slow disk.
 pub(crate) const WAITING: usize = 10_000;
+
+/// Characters of what a program says it is.
+const VERSION: usize = 100;
 
 /// How a supervisor works.
 #[derive(Clone, Copy, Debug)]
@@ -219,6 +222,7 @@ async fn register_capability(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response<Body> {
+    let about = about(&request);
     let known = &supervisor.registries;
     let parts = match read_parts(request, known, supervisor.relay.ri()).await {
         Ok(parts) => parts,
@@ -277,15 +281,27 @@ async fn register_capability(
         outcome.insert(name, word);
     }
     let (again, from) = (Arc::clone(&supervisor), peer.identity.clone());
-    let again =
-        to_its_end(
-            async move { again.relay.registered_again(&from, Timestamp::now()).await },
-        );
+    let again = to_its_end(async move {
+        again.relay.describe(&from, about).await?;
+        again.relay.registered_again(&from, Timestamp::now()).await
+    });
     if let Some(Err(error)) = again.await {
-        warn!(component = %peer.identity, %error, "what it has not answered waits");
+        warn!(component = %peer.identity, %error, "what is known of it could not be written");
     }
     let body = serde_json::Value::Object(outcome).to_string().into_bytes();
     answer(StatusCode::OK, MEDIA_TYPE, body)
+}
+
+/// Reads what a request tells about the component that it comes from.
+fn about(request: &Request) -> About {
+    let agent = request.headers().get(http::header::USER_AGENT);
+    let version = agent.and_then(|agent| agent.to_str().ok());
+    let address = request.extensions().get::<Origin>();
+    About {
+        address: address.map(|Origin(address)| address.ip().to_string()),
+        version: version.map(|version| version.chars().take(VERSION).collect()),
+        clock_ahead_s: request.headers().get(http::header::DATE).and_then(clock_ahead_s),
+    }
 }
 
 /// Hands out what is queued for a component. A request that prefers to wait is kept open

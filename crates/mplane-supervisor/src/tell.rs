@@ -14,6 +14,7 @@ use axum::routing::get;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use mplane::access::{Act, Identity, permit};
+use mplane::message::Capability;
 use mplane_runtime::http::Peer;
 use mplane_runtime::http::routes::answer;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::Component;
 use crate::relay::Relay;
 use crate::server::Supervisor;
-use crate::store::{Filter, PAGE, Saved, StoreError, shown};
+use crate::store::{Filter, Offered, PAGE, Saved, StoreError, shown};
 
 /// The content type of what is told.
 const JSON: &str = "application/json";
@@ -36,6 +37,7 @@ pub(crate) const DESCRIPTION: &str = include_str!("../../../docs/openapi.json");
 pub(crate) fn tell_routes(supervisor: Arc<Supervisor>) -> Router {
     Router::new()
         .route("/components", get(components))
+        .route("/components/{identity}", get(component))
         .route("/measurements", get(measurements))
         .route("/measurements/{token}", get(stories))
         .route("/openapi.json", get(describe))
@@ -55,6 +57,13 @@ pub struct ComponentLine {
     pub dialect: String,
     /// What it reads beyond the reference.
     pub features: String,
+    /// Where it came from when it last registered, or where it is called.
+    pub address: Option<String>,
+    /// Which program it says it is.
+    pub version: Option<String>,
+    /// How far its clock was ahead of the supervisor's when it last registered, in whole
+    /// seconds.
+    pub clock_ahead_s: Option<i64>,
     /// When it was first heard of, UTC.
     pub first_seen: String,
     /// When it was last heard of, UTC.
@@ -62,6 +71,26 @@ pub struct ComponentLine {
 }
 
 impl ComponentLine {
+    /// Makes the line of a component that is registered.
+    fn of(identity: &Identity, known: &Component, presence: &str) -> Self {
+        let name = |capability: &Capability| {
+            let token = || capability.token().to_string();
+            capability.label().map_or_else(token, ToOwned::to_owned)
+        };
+        Self {
+            identity: identity.to_string(),
+            presence: presence.to_owned(),
+            capabilities: known.capabilities().map(name).collect(),
+            dialect: known.dialect.word().to_owned(),
+            features: known.features.to_string(),
+            address: known.about.address.clone(),
+            version: known.about.version.clone(),
+            clock_ahead_s: known.about.clock_ahead_s,
+            first_seen: shown(known.first_seen),
+            last_seen: shown(known.last_seen),
+        }
+    }
+
     /// Makes the line of a component as it was written down.
     pub fn of_saved(saved: &Saved, presence: &str) -> Self {
         let name = |text: &String| {
@@ -75,10 +104,22 @@ impl ComponentLine {
             capabilities: saved.capabilities.iter().filter_map(name).collect(),
             dialect: saved.dialect.word().to_owned(),
             features: saved.features.to_string(),
+            address: saved.about.address.clone(),
+            version: saved.about.version.clone(),
+            clock_ahead_s: saved.about.clock_ahead_s,
             first_seen: shown(saved.first_seen),
             last_seen: shown(saved.last_seen),
         }
     }
+}
+
+/// A component, and what it offers and has offered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ComponentStory {
+    /// The component.
+    pub component: ComponentLine,
+    /// What it offers and has offered, the latest first.
+    pub history: Vec<Offered>,
 }
 
 /// A page of a list of components.
@@ -106,6 +147,9 @@ struct ComponentQuery {
 struct MeasurementQuery {
     label: Option<String>,
     state: Option<String>,
+    /// Whether something is kept of what came.
+    #[serde(default)]
+    kept: bool,
     before: Option<u64>,
     limit: Option<u32>,
 }
@@ -134,20 +178,8 @@ fn list_components(
     let permitted: BTreeSet<Identity> = relay.components_for(client);
     relay.look(|directory| {
         let expiry = directory.expiry();
-        let line = |identity: &Identity, known: &Component| ComponentLine {
-            identity: identity.to_string(),
-            presence: known.presence(expiry, now).word().to_owned(),
-            capabilities: known
-                .capabilities()
-                .map(|known| {
-                    let token = || known.token().to_string();
-                    known.label().map_or_else(token, ToOwned::to_owned)
-                })
-                .collect(),
-            dialect: known.dialect.word().to_owned(),
-            features: known.features.to_string(),
-            first_seen: shown(known.first_seen),
-            last_seen: shown(known.last_seen),
+        let line = |identity: &Identity, known: &Component| {
+            ComponentLine::of(identity, known, known.presence(expiry, now).word())
         };
         // Identities as text, whose order is that of pages.
         let lines: BTreeMap<String, ComponentLine> = directory
@@ -172,6 +204,38 @@ fn list_components(
     })
 }
 
+/// Tells a client of one component, with what it offers and has offered of that which the
+/// client may use.
+async fn component(
+    State(supervisor): State<Arc<Supervisor>>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+) -> Response<Body> {
+    if let Err(denied) = permit(&peer.identity, Act::Use) {
+        return refused(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let (relay, now) = (supervisor.relay(), Timestamp::now());
+    let line = relay.component_named(&peer.identity, &name).and_then(|identity| {
+        let line = relay.look(|directory| {
+            let known = directory.component(&identity)?;
+            let presence = known.presence(directory.expiry(), now).word();
+            Some(ComponentLine::of(&identity, known, presence))
+        });
+        Some((identity, line?))
+    });
+    let Some((identity, component)) = line else {
+        let text = "no component of which you may use something has this identity";
+        return refused(StatusCode::NOT_FOUND, text);
+    };
+    match relay.store().history(&identity).await {
+        Ok(mut history) => {
+            history.retain(|offered| relay.may_use(&peer.identity, &identity, offered));
+            told(&ComponentStory { component, history })
+        }
+        Err(error) => failed(&error),
+    }
+}
+
 /// Tells a client its measurements, the latest first.
 async fn measurements(
     State(supervisor): State<Arc<Supervisor>>,
@@ -186,6 +250,7 @@ async fn measurements(
         component: None,
         label: query.label,
         state: query.state,
+        is_kept: query.kept,
     };
     let store = supervisor.relay().store();
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE);

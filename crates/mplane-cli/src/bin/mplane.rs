@@ -8,7 +8,7 @@ use mplane_cli::output::Output;
 use mplane_cli::pki::PkiCommand;
 use mplane_cli::tools::{
     BackupArgs, CheckArgs, ComponentsArgs, LabCommand, MeasurementsArgs, RegistryCommand,
-    ServiceCommand, SpoolArgs, WhenArgs, WhyArgs,
+    ResultsArgs, ServiceCommand, SpoolArgs, WhenArgs, WhyArgs,
 };
 
 /// mPlane: coordinated network measurement.
@@ -44,7 +44,9 @@ enum Command {
     Why(WhyArgs),
     /// List the specifications that a supervisor knows, the latest first
     Measurements(MeasurementsArgs),
-    /// List the components that a supervisor knows
+    /// List the results that a supervisor keeps, or print one
+    Results(ResultsArgs),
+    /// List the components that a supervisor knows, or tell all of one
     Components(ComponentsArgs),
     /// Copy the store of a supervisor while it works
     Backup(BackupArgs),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Spool(args) => args.run(&mut output),
         Command::Why(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Measurements(args) => mplane_cli::block_on(args.run(&mut output)),
+        Command::Results(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Components(args) => mplane_cli::block_on(args.run(&mut output)),
         Command::Backup(args) => args.run(&mut output),
         Command::Registry { command } => command.run(&mut output),

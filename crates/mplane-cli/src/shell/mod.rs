@@ -24,8 +24,8 @@ use mplane_runtime::http::client::{AskError, BaseUrl};
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio_util::sync::CancellationToken;
 
-pub use self::show::rows;
 use self::show::{describe, show, summary};
+pub use self::show::{rows, show_result};
 use crate::logging::LogArgs;
 use crate::output::{Output, counted};
 use crate::programs::{Config, load, make_client, warn_of_plain};

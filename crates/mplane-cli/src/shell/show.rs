@@ -79,7 +79,7 @@ pub(super) fn show(
 }
 
 /// Shows a result: its scope and metadata, and the rows as a table.
-fn show_result(result: &ResultStatement, output: &mut Output) {
+pub fn show_result(result: &ResultStatement, output: &mut Output) {
     output.note(format_args!(
         "{}: {}",
         result.label().unwrap_or("result"),

@@ -20,7 +20,7 @@ pub use lab::{AccuracyArgs, Form, HoldArgs, LabCommand, LogFileArgs, RunArgs, Up
 pub use registry::RegistryCommand;
 pub use service::{ServiceCommand, TestArgs};
 pub use spool::SpoolArgs;
-pub use story::{ComponentsArgs, MeasurementsArgs, WhyArgs};
+pub use story::{ComponentsArgs, MeasurementsArgs, ResultsArgs, WhyArgs};
 pub use when::WhenArgs;
 
 /// How a tool prints what it found.

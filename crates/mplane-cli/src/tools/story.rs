@@ -1,4 +1,5 @@
-//! `mplane why`, `mplane measurements` and `mplane components`: what a supervisor knows.
+//! `mplane why`, `mplane measurements`, `mplane results` and `mplane components`: what a
+//! supervisor knows.
 //!
 //! Who may read the files of its store is told all; a client asks over the network and is
 //! told of its own.
@@ -10,16 +11,21 @@ use clap::Args;
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::Identity;
+use mplane::features::Features;
+use mplane::json;
+use mplane::message::{Message, Redemption};
+use mplane::token::Token;
 use mplane_runtime::http::client::{Ask, BaseUrl, HttpClient};
 use mplane_supervisor::directory::presence;
-use mplane_supervisor::store::{Archive, Filter, Page, Stories, Story};
-use mplane_supervisor::tell::{ComponentLine, ComponentPage};
+use mplane_supervisor::store::{Archive, Filter, Id, Page, Stories, Story};
+use mplane_supervisor::tell::{ComponentLine, ComponentPage, ComponentStory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Format;
 use crate::output::{Output, table};
 use crate::programs::load;
+use crate::shell::show_result;
 use crate::{Failure, Told};
 
 /// Where a supervisor is asked.
@@ -62,9 +68,32 @@ pub struct MeasurementsArgs {
     place: Where,
 }
 
+/// The arguments of `mplane results`.
+#[derive(Args, Clone, Debug)]
+pub struct ResultsArgs {
+    /// The token of a specification: what came of it is printed. Without it, those of which
+    /// something is kept are listed
+    token: Option<Token>,
+    /// Only those with this text in their label or that of their capability
+    #[arg(long, conflicts_with = "token")]
+    label: Option<String>,
+    /// Only those before this one, as the end of a page tells
+    #[arg(long, value_name = "ID", conflicts_with = "token")]
+    before: Option<u64>,
+    /// How many at most
+    #[arg(long, short = 'n', default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    #[command(flatten)]
+    place: Where,
+}
+
 /// The arguments of `mplane components`.
 #[derive(Args, Clone, Debug)]
 pub struct ComponentsArgs {
+    /// The identity of a component: all that is known of it is printed, and what it offers and
+    /// has offered
+    #[arg(conflicts_with_all = ["identity", "presence", "after"])]
+    component: Option<String>,
     /// Only those with this text in their identity
     #[arg(long)]
     identity: Option<String>,
@@ -289,9 +318,181 @@ impl MeasurementsArgs {
     }
 }
 
-impl ComponentsArgs {
-    /// Lists components.
+impl ResultsArgs {
+    /// Lists results, or prints one.
     pub async fn run(self, output: &mut Output) -> Result<(), Failure> {
+        match &self.token {
+            Some(token) => self.print(token, output).await,
+            None => self.list(output).await,
+        }
+    }
+
+    /// Lists results.
+    async fn list(&self, output: &mut Output) -> Result<(), Failure> {
+        let page: Page = match Source::open(&self.place.config)? {
+            Source::Files(archive, _) => {
+                let filter = Filter {
+                    label: self.label.clone(),
+                    is_kept: true,
+                    ..Filter::default()
+                };
+                archive.measurements(filter, self.before, self.limit).await?
+            }
+            Source::Network(http, base) => {
+                let path = query(
+                    "/measurements",
+                    &[
+                        ("label", self.label.clone()),
+                        ("kept", Some("true".to_owned())),
+                        ("before", self.before.map(|before| before.to_string())),
+                        ("limit", Some(self.limit.to_string())),
+                    ],
+                );
+                ask(&http, &base, &path).await?
+            }
+        };
+        if self.place.output == Format::Json {
+            return print_json(output, &page);
+        }
+        let rows = page.measurements.iter().map(|known| {
+            [
+                known.id.to_string(),
+                known.settled.clone().unwrap_or_default(),
+                known.label.clone().unwrap_or_default(),
+                known.state.clone(),
+                known.result_bytes.to_string(),
+                known.redeemed.clone().unwrap_or_else(|| "no".to_owned()),
+                known.component.clone(),
+                known.token.clone(),
+            ]
+        });
+        let header =
+            ["id", "ended", "label", "kind", "bytes", "redeemed", "component", "token"];
+        output.line(table(&header, rows));
+        if let Some(before) = page.before {
+            output.note(format_args!("There are more: --before {before}"));
+        }
+        Ok(())
+    }
+
+    /// Prints what came of a specification.
+    async fn print(&self, token: &Token, output: &mut Output) -> Result<(), Failure> {
+        let registries = load(&self.place.config)?.registries.load()?;
+        let messages = match Source::open(&self.place.config)? {
+            Source::Files(archive, _) => {
+                let stories = archive.stories(token.to_string(), None).await?.stories;
+                let kept = stories.iter().find(|it| it.measurement.result_bytes > 0);
+                let text = match kept {
+                    Some(story) => archive.result(Id(story.measurement.id)).await?,
+                    None => None,
+                };
+                let text = text.ok_or_else(|| {
+                    Told(format!(
+                        "nothing is kept of what came of {token}; mplane why {token} tells \
+                         what is known of it"
+                    ))
+                })?;
+                json::decode_all(text.as_bytes(), &registries)?
+            }
+            Source::Network(http, base) => {
+                let redemption = Redemption::token_only("measure", token.clone());
+                let messages = [redemption.into()];
+                let (method, wait) = (Method::POST, Duration::ZERO);
+                let ask = Ask { method, path: "/", messages: &messages, wait };
+                http.ask(&base, ask).await?.messages(&registries)?
+            }
+        };
+        for message in messages {
+            if self.place.output == Format::Json {
+                let text = json::encode(&message, Features::OURS.form());
+                output.line(String::from_utf8_lossy(&text));
+                continue;
+            }
+            match message {
+                Message::Result(result) => show_result(&result, output),
+                Message::Envelope(results) => {
+                    for message in results.messages() {
+                        if let Message::Result(result) = message {
+                            show_result(result, output);
+                        }
+                    }
+                }
+                Message::Exception(exception) => {
+                    return Err(Told(exception.message().to_owned()).into());
+                }
+                other => output.line(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ComponentsArgs {
+    /// Lists components, or tells all of one.
+    pub async fn run(self, output: &mut Output) -> Result<(), Failure> {
+        match &self.component {
+            Some(name) => self.tell(name, output).await,
+            None => self.list(output).await,
+        }
+    }
+
+    /// Tells all of a component.
+    async fn tell(&self, name: &str, output: &mut Output) -> Result<(), Failure> {
+        let story = match Source::open(&self.place.config)? {
+            Source::Files(archive, expiry) => {
+                let saved = archive.components().await?;
+                let saved = saved.into_iter().find(|it| it.identity.to_string() == name);
+                let saved = saved.ok_or_else(|| {
+                    Told(format!("no component {name} has ever registered here"))
+                })?;
+                let presence = presence(saved.last_seen, expiry, Timestamp::now());
+                let component = ComponentLine::of_saved(&saved, presence.word());
+                let history = archive.history(&saved.identity).await?;
+                ComponentStory { component, history }
+            }
+            Source::Network(http, base) => {
+                let mut path = "/components/".to_owned();
+                escape(name, &mut path);
+                ask(&http, &base, &path).await?
+            }
+        };
+        if self.place.output == Format::Json {
+            return print_json(output, &story);
+        }
+        let ComponentStory { component, history } = story;
+        let unknown = || "not known".to_owned();
+        let clock = component.clock_ahead_s.map_or_else(unknown, |ahead| match ahead {
+            0 => "as the supervisor's".to_owned(),
+            ahead if ahead > 0 => format!("{ahead} s ahead of the supervisor's"),
+            behind => format!("{} s behind the supervisor's", behind.unsigned_abs()),
+        });
+        for (what, value) in [
+            ("presence", component.presence),
+            ("first seen", component.first_seen),
+            ("last seen", component.last_seen),
+            ("address", component.address.unwrap_or_else(unknown)),
+            ("program", component.version.unwrap_or_else(unknown)),
+            ("clock", clock),
+            ("dialect", component.dialect),
+            ("features", component.features),
+        ] {
+            output.line(format_args!("{what:<11}{value}"));
+        }
+        let rows = history.into_iter().map(|offered| {
+            [
+                offered.label.unwrap_or_default(),
+                offered.since,
+                offered.until.unwrap_or_else(|| "offered".to_owned()),
+                offered.gone.unwrap_or_default(),
+                offered.token,
+            ]
+        });
+        output.line(table(&["capability", "since", "until", "why", "token"], rows));
+        Ok(())
+    }
+
+    /// Lists components.
+    async fn list(&self, output: &mut Output) -> Result<(), Failure> {
         let page: ComponentPage = match Source::open(&self.place.config)? {
             Source::Files(archive, expiry) => self.of_files(&archive, expiry).await?,
             Source::Network(http, base) => {

@@ -94,6 +94,22 @@ fn what_a_client_knows_and_what_an_operator_knows_of_a_measurement() {
         assert!(!none.contains("tcp-connect"), "{none}");
         let components = tool(&["components"], config).expect(0).out;
         assert!(components.contains("Test.Components.com-1  connected"), "{components}");
+        let known = tool(&["components", "Test.Components.com-1"], config).expect(0).out;
+        for part in ["address    127.0.0.1", "program    mPlane/", "as the supervisor's"]
+        {
+            assert!(known.contains(part), "{part}: {known}");
+        }
+        assert!(known.contains("tcp-connect-ip4  "), "{known}");
+        assert!(known.contains("  offered"), "{known}");
+        tool(&["components", "Test.Components.com-9"], config).expect(1);
+        let listed = tool(&["results"], config).expect(0).out;
+        assert!(listed.contains("tcp-connect-ip4-0  result"), "{listed}");
+        let token = json["stories"][0]["measurement"]["token"].as_str().expect("text");
+        check_result(&tool(&["results", token], config).expect(0));
+        let result = tool(&["results", token, "-o", "json"], config).expect(0).out;
+        let result: serde_json::Value = serde_json::from_str(&result).expect("JSON");
+        assert_eq!(result["result"], "measure");
+        tool(&["results", "no-such-token"], config).expect(1);
         let unknown = tool(&["why", "no-such-token"], config).expect(1);
         assert!(unknown.err.contains("no-such-token") || unknown.err.contains("no spec"));
     }

@@ -31,7 +31,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tracing::debug;
 
-use super::{PlainHttp, announced_features, describe};
+use super::{PlainHttp, announced_features, clock_ahead_s, describe};
 use crate::tls::{Credentials, identity_of, is_no_tls};
 
 /// How long a connection, TLS handshake included, may take.
@@ -271,7 +271,11 @@ impl HttpClient {
             .header(features::HEADER, Features::OURS.to_string())
             .header("prefer", format!("wait={}", ask.wait.as_secs()));
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, MEDIA_TYPE);
+            // Who takes something wants to know from which program, and by which clock.
+            request = request
+                .header(header::CONTENT_TYPE, MEDIA_TYPE)
+                .header(header::USER_AGENT, PROGRAM)
+                .header(header::DATE, date());
         }
         let request =
             request.body(Full::new(Bytes::from(body))).map_err(AskError::Request)?;
@@ -314,12 +318,15 @@ impl HttpClient {
     }
 }
 
-/// Reads how far a peer's clock is ahead of ours, in whole seconds.
-fn clock_ahead_s(date: &header::HeaderValue) -> Option<i64> {
-    let date = jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok()?.timestamp();
-    // A date has no fraction: it stands for the middle of its second.
-    let ahead = date.duration_since(jiff::Timestamp::now()) + HALF_SECOND;
-    Some(ahead.as_secs())
+/// What our programs say they are.
+const PROGRAM: &str = concat!("mPlane/", env!("CARGO_PKG_VERSION"));
+
+/// Writes the time of our clock (RFC 9110, section 5.6.7).
+fn date() -> String {
+    let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+    let now = jiff::Timestamp::now();
+    // It can write every year that a clock may have.
+    printer.timestamp_to_rfc9110_string(&now).unwrap_or_default()
 }
 
 /// Reads a number of seconds.
@@ -337,9 +344,6 @@ fn next_path(links: &header::HeaderValue) -> Option<String> {
         (is_next && is_here).then(|| target.to_owned())
     })
 }
-
-/// Half of the resolution of a date.
-const HALF_SECOND: jiff::SignedDuration = jiff::SignedDuration::from_millis(500);
 
 /// The target of the log events that tell the way of each message.
 pub const EXCHANGE: &str = "mplane::exchange";

@@ -44,6 +44,10 @@ pub const RETRY_AFTER_S: u16 = 5;
 /// reference waits as long.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin(pub std::net::SocketAddr);
+
 /// Who sent a request.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -73,6 +77,17 @@ pub fn preferred_wait(headers: &http::HeaderMap) -> Option<Duration> {
         .and_then(|seconds| seconds.trim_matches('"').parse().ok())
         .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
+
+/// Reads from its header `Date` how far a peer's clock is ahead of ours, in whole seconds.
+pub fn clock_ahead_s(date: &http::HeaderValue) -> Option<i64> {
+    let date = jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok()?.timestamp();
+    // A date has no fraction: it stands for the middle of its second.
+    let ahead = date.duration_since(jiff::Timestamp::now()) + HALF_SECOND;
+    Some(ahead.as_secs())
+}
+
+/// Half of the resolution of a date.
+const HALF_SECOND: jiff::SignedDuration = jiff::SignedDuration::from_millis(500);
 
 /// Reads the features that a peer announces.
 fn announced_features(headers: &http::HeaderMap) -> Features {

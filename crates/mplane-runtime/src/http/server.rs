@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use super::client::without_brackets;
 use super::intake::Intake;
 use super::routes::{answer, later};
-use super::{Peer, PlainHttp, announced_features};
+use super::{Origin, Peer, PlainHttp, announced_features};
 use crate::tls::{Credentials, identity_of};
 
 /// How a port is spoken at.
@@ -216,7 +216,12 @@ impl Connection {
                 let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, CROWDED);
                 Err(close(later(refused)))
             } else if shown.may_ask(request.headers()) {
-                Ok(router.clone().call(prepare(request, &shown.identity, &intake)))
+                Ok(router.clone().call(prepare(
+                    request,
+                    &shown.identity,
+                    address,
+                    &intake,
+                )))
             } else {
                 Err(refusal(StatusCode::MISDIRECTED_REQUEST, NOT_HERE))
             };
@@ -365,11 +370,12 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder
 }
 
-/// Attaches who sent a request and where its body finds room, and removes a trailing slash:
+/// Attaches who sent a request, from where, and where its body finds room, and removes a trailing slash:
 /// references write both.
 fn prepare(
     request: Request<Incoming>,
     identity: &Identity,
+    address: SocketAddr,
     intake: &Intake,
 ) -> Request<Body> {
     let (mut parts, body) = request.into_parts();
@@ -385,6 +391,7 @@ fn prepare(
     }
     let features = announced_features(&parts.headers);
     parts.extensions.insert(Peer { identity: identity.clone(), features });
+    parts.extensions.insert(Origin(address));
     parts.extensions.insert(intake.clone());
     Request::from_parts(parts, Body::new(body))
 }

@@ -290,8 +290,8 @@ pub(super) enum RegisterError {
     #[error("the supervisor's certificate is not one of a supervisor or client")]
     Denied(#[from] Denied),
     #[error(
-        "nothing is offered to {supervisor}: either there is nothing, or it has no role that \
-         [access.authorizations] lists for it; give it one in [access.roles]"
+        "{supervisor} has no role that [access.authorizations] lists for anything that is \
+         offered here, or nothing is; give it one in [access.roles]"
     )]
     Withheld { supervisor: Identity },
     #[error("now {identity} answers")]

@@ -68,10 +68,23 @@ pub struct Component {
     pub features: Features,
     /// How it writes lists.
     pub dialect: Dialect,
+    /// What else is known of it.
+    pub about: About,
     /// When it was first heard of, UTC.
     pub first_seen: Timestamp,
     /// When it was last heard of, UTC.
     pub last_seen: Timestamp,
+}
+
+/// What else is known of a component, as of its last registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Where it came from, or is called at.
+    pub address: Option<String>,
+    /// Which program it says it is.
+    pub version: Option<String>,
+    /// How far its clock was ahead of the supervisor's, in whole seconds.
+    pub clock_ahead_s: Option<i64>,
 }
 
 /// A capability of a component.
@@ -237,12 +250,23 @@ impl Directory {
                 has_callback: false,
                 features,
                 dialect,
+                about: About::default(),
                 first_seen,
                 last_seen: now,
             });
         component.features = features;
         component.dialect = dialect;
         component.last_seen = now;
+    }
+
+    /// Takes note of what else is known of a component. Returns whether that is new.
+    pub fn describe(&mut self, from: &Identity, about: About) -> bool {
+        let component = self.components.get_mut(from);
+        component.is_some_and(|component| {
+            let is_new = component.about != about;
+            component.about = about;
+            is_new
+        })
     }
 
     /// Takes note of a capability of a component that has arrived. One with the same token

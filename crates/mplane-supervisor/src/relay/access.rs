@@ -9,7 +9,7 @@ use mplane::message::{Capability, Specification};
 
 use super::{Relay, Reply, Shared, exception};
 use crate::directory::ChooseError;
-use crate::store::{Known, Room};
+use crate::store::{Known, Offered, Room};
 
 /// The answer to a specification that fits nothing which the client may use.
 const NOTHING_PERMITTED: &str = "no capability that you may use here has these parameters \
@@ -70,6 +70,18 @@ impl Relay {
             let mut offered = known.capabilities().filter(|it| it.label() == Some(label));
             offered.any(|capability| may(component, capability))
         })
+    }
+
+    /// Says whether a client may use what a component offers or has offered.
+    pub fn may_use(
+        &self,
+        client: &Identity,
+        component: &Identity,
+        offered: &Offered,
+    ) -> bool {
+        let Ok(token) = offered.token.parse() else { return false };
+        let name = CapabilityName::new(offered.label.as_deref(), token);
+        self.shared().permit(client, component, &name).is_ok()
     }
 
     /// Returns the component of which a client may use something, by its identity as text.

@@ -16,7 +16,7 @@ use mplane::when::When;
 use tracing::{info, warn};
 
 use super::Relay;
-use crate::directory::{Component, Dialect, RegisterError};
+use crate::directory::{About, Component, Dialect, RegisterError};
 use crate::life::{Effect, End};
 use crate::store::{Handed, Reported, StoreError};
 
@@ -70,6 +70,18 @@ impl Relay {
             }
             other => Err(OfferError::Kind(other.kind().key())),
         }
+    }
+
+    /// Takes note of what else is known of a component.
+    pub async fn describe(
+        &self,
+        from: &Identity,
+        about: About,
+    ) -> Result<(), StoreError> {
+        if self.shared().directory.describe(from, about.clone()) {
+            self.store.describe(from, about).await?;
+        }
+        Ok(())
     }
 
     /// Takes note that a component has registered again: what it was handed and has not

@@ -111,6 +111,7 @@ impl Relay {
             let (from, seen) = (&saved.identity, saved.last_seen);
             let (features, dialect) = (saved.features, saved.dialect);
             shared.directory.arrive(from, features, dialect, saved.first_seen, seen);
+            shared.directory.describe(from, saved.about);
             for text in saved.capabilities {
                 let of_array = Registries::ri();
                 let registries = match dialect {

@@ -36,16 +36,20 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::read::shown;
 pub use self::read::{
-    Filter, Known, Measurement, PAGE, Page, Refused, Saved, Step, Stories, Story, Told,
-    Whole,
+    Filter, Known, Measurement, Offered, PAGE, Page, Refused, Saved, Step, Stories,
+    Story, Told, Whole,
 };
 use self::rows::{find, life_of, note, write_life};
 pub use self::sweep::{Retention, Swept};
-use crate::directory::Dialect;
+use crate::directory::{About, Dialect};
 use crate::life::{Effect, End, Event, Life, State, step};
 
 /// The schemas, as steps from an empty file.
-const CONTROL: [&str; 2] = [include_str!("control-1.sql"), include_str!("control-2.sql")];
+const CONTROL: [&str; 3] = [
+    include_str!("control-1.sql"),
+    include_str!("control-2.sql"),
+    include_str!("control-3.sql"),
+];
 const RESULTS: [&str; 1] = [include_str!("results-1.sql")];
 
 /// Messages handed out at once, so that a component is not buried by one answer.
@@ -295,7 +299,9 @@ impl Store {
         let written = self.control.call(move |connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO component VALUES (?1, ?2, ?3, ?4, ?4)
+                    "INSERT INTO component
+                     (identity, dialect, features, first_seen_us, last_seen_us)
+                     VALUES (?1, ?2, ?3, ?4, ?4)
                      ON CONFLICT DO UPDATE SET dialect = ?2, features = ?3, last_seen_us = ?4",
                 )?
                 .execute(params![from, dialect.word(), features, now])?;
@@ -322,6 +328,25 @@ impl Store {
                      VALUES (?1, ?2, ?3, ?4)",
                 )?
                 .execute(params![from, token.as_str(), json, now])
+                .map(drop)
+        });
+        Ok(written.await?)
+    }
+
+    /// Writes down what else is known of a component.
+    pub async fn describe(
+        &self,
+        from: &Identity,
+        about: About,
+    ) -> Result<(), StoreError> {
+        let from = identity_text(from);
+        let written = self.control.call(move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE component SET address = ?2, version = ?3, clock_ahead_s = ?4
+                     WHERE identity = ?1",
+                )?
+                .execute(params![from, about.address, about.version, about.clock_ahead_s])
                 .map(drop)
         });
         Ok(written.await?)

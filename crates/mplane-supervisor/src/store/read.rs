@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{LIFE, UNANSWERED, find, read_life, read_token};
 use super::{Archive, Id, Reported, StoreError};
-use crate::directory::Dialect;
+use crate::directory::{About, Dialect};
 use crate::life::Life;
 
 /// Measurements on one page at most.
@@ -65,6 +65,8 @@ pub struct Saved {
     pub first_seen: Timestamp,
     /// When it was last heard of, UTC.
     pub last_seen: Timestamp,
+    /// What else is known of it.
+    pub about: About,
     /// What it offers, as JSON.
     pub capabilities: Vec<String>,
     /// Whether something is queued for it.
@@ -171,6 +173,23 @@ pub struct Filter {
     pub label: Option<String>,
     /// The state.
     pub state: Option<String>,
+    /// Only those of which something is kept that came.
+    pub is_kept: bool,
+}
+
+/// A capability that a component offers or has offered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Offered {
+    /// Its label, if it has one.
+    pub label: Option<String>,
+    /// Its token.
+    pub token: String,
+    /// Since when it was offered, UTC.
+    pub since: String,
+    /// Until when, UTC; `None` if it is offered.
+    pub until: Option<String>,
+    /// Why it is not offered any more.
+    pub gone: Option<String>,
 }
 
 /// A part of a list, the latest first.
@@ -240,6 +259,32 @@ impl Archive {
     /// Returns the components as they were written down.
     pub async fn components(&self) -> Result<Vec<Saved>, StoreError> {
         Ok(self.control.read(components).await?)
+    }
+
+    /// Returns what a component offers and has offered, the latest first, at most [`PAGE`].
+    pub async fn history(
+        &self,
+        component: &Identity,
+    ) -> Result<Vec<Offered>, StoreError> {
+        let component = identity_text(component);
+        let read = self.control.read(move |connection| {
+            let mut offered = connection.prepare(
+                "SELECT json ->> 'label', token, since_us, until_us, gone FROM capability
+                 WHERE component = ?1 ORDER BY id DESC LIMIT ?2",
+            )?;
+            let rows = offered.query_map(params![component, PAGE], |row| {
+                let until: Option<i64> = row.get(3)?;
+                Ok(Offered {
+                    label: row.get(0)?,
+                    token: row.get(1)?,
+                    since: shown(time(row.get(2)?)),
+                    until: until.map(time).map(shown),
+                    gone: row.get(4)?,
+                })
+            })?;
+            rows.collect()
+        });
+        Ok(read.await?)
     }
 
     /// Returns the specifications that a component was handed and has not answered for good,
@@ -465,8 +510,8 @@ fn components(connection: &Connection) -> rusqlite::Result<Vec<Saved>> {
     let mut statement = connection.prepare(
         "SELECT identity, dialect, features, first_seen_us, last_seen_us, EXISTS (
            SELECT 1 FROM specification WHERE component = identity
-           AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued'))
-         FROM component",
+           AND (state = 'queued' OR interrupt = 'queued' OR progress = 'queued')),
+         address, version, clock_ahead_s FROM component",
     )?;
     let mut offered = connection.prepare(
         "SELECT json FROM capability WHERE component = ?1 AND until_us IS NULL ORDER BY id",
@@ -481,6 +526,11 @@ fn components(connection: &Connection) -> rusqlite::Result<Vec<Saved>> {
             first_seen: time(row.get(3)?),
             last_seen: time(row.get(4)?),
             is_pending: row.get(5)?,
+            about: About {
+                address: row.get(6)?,
+                version: row.get(7)?,
+                clock_ahead_s: row.get(8)?,
+            },
             capabilities: offered
                 .query_map(params![text], |row| row.get(0))?
                 .collect::<Result<_, _>>()?,
@@ -540,6 +590,9 @@ fn list(
     if let Some(label) = &filter.label {
         let condition = "(instr(label, ?) OR instr(capability_label, ?))";
         add(condition, label.clone().into());
+    }
+    if filter.is_kept {
+        add("result_bytes > ?", 0.into());
     }
     if let Some(before) = before {
         add("id < ?", i64::try_from(before).unwrap_or(i64::MAX).into());

@@ -294,6 +294,7 @@ async fn measurements_are_listed_by_page_and_condition() {
         state: Some("result".into()),
         label: Some("counted".into()),
         component: Some(probe("a")),
+        is_kept: true,
     };
     assert_eq!(list(mine, None, 10).await.0, ["t4", "t2", "t0"]);
 }
