@@ -84,8 +84,9 @@ pub enum Event {
     Interrupted,
     /// The lease of a hand-out is over.
     LeaseOver,
-    /// Component or supervisor were started again: what was handed out and is not answered may
-    /// not have arrived. It is for components that start nothing twice.
+    /// The component has registered again, or the supervisor was started again: what was handed
+    /// out and is not answered may not have arrived. It is for components that start nothing
+    /// twice.
     Restarted,
     /// Its time is over.
     TimeOver,
@@ -112,6 +113,16 @@ pub enum Effect {
     Settle(End),
     /// Something was delivered after the end: it is noted, and not shown.
     TooLate,
+}
+
+impl Asked {
+    /// Has it asked again what may not have arrived.
+    const fn again(self) -> Self {
+        match self {
+            Self::Sent => Self::Queued,
+            other => other,
+        }
+    }
 }
 
 impl Life {
@@ -180,24 +191,24 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
             Asked::Unasked => (Life { interrupt: Asked::Queued, ..life }, Effect::Wake),
             Asked::Queued | Asked::Sent => (life, Effect::Nothing),
         },
-        (State::Handed { lease: Some(lease) }, Event::LeaseOver) if lease <= now => {
-            (to(State::Queued), Effect::Wake)
-        }
-        (State::Handed { lease: Some(_) } | State::Receipted, Event::Restarted) => {
-            let again = |asked| if asked == Asked::Sent { Asked::Queued } else { asked };
+        (State::Handed { lease: Some(lease) }, Event::LeaseOver) if lease <= now => (
+            Life { interrupt: life.interrupt.again(), ..to(State::Queued) },
+            Effect::Wake,
+        ),
+        (
+            State::Handed { lease: Some(_) } | State::Receipted | State::Queued,
+            Event::Restarted,
+        ) => {
             let state = match life.state {
                 State::Handed { .. } => State::Queued,
                 other => other,
             };
-            let interrupt = again(life.interrupt);
-            // Who wants to know the results so far asks again.
-            let progress = match life.progress {
-                Asked::Sent => Asked::Unasked,
-                other => other,
-            };
+            // A request for results so far stays as it is: its answer may be on its way, and
+            // would be taken for all results.
+            let interrupt = life.interrupt.again();
             let is_queued = (state, interrupt) != (life.state, life.interrupt);
             let effect = if is_queued { Effect::Wake } else { Effect::Nothing };
-            (Life { state, interrupt, progress, ..life }, effect)
+            (Life { state, interrupt, ..life }, effect)
         }
         (
             _,
@@ -284,13 +295,22 @@ mod tests {
         assert_eq!((life.state, effect), (State::Queued, Effect::Wake));
         let (late, _) = step(life, Event::Promised, NOON);
         assert_eq!(late.state, State::Receipted, "it had arrived");
-        // So are interrupts, and requests for results so far are made anew.
+        // So are interrupts. Results so far may be on their way.
         let events = [FETCHED, Event::Promised, Event::ProgressAsked, Event::Interrupted];
         let (told, _) = live(events.into_iter().chain([FETCHED, FETCHED]));
         assert_eq!((told.interrupt, told.progress), (Asked::Sent, Asked::Sent));
         let (life, effect) = step(told, Event::Restarted, NOON);
         assert_eq!((life.state, effect), (State::Receipted, Effect::Wake));
-        assert_eq!((life.interrupt, life.progress), (Asked::Queued, Asked::Unasked));
+        assert_eq!((life.interrupt, life.progress), (Asked::Queued, Asked::Sent));
+        let (_, effect) = step(life, Event::DeliveredSeveral, NOON);
+        assert_eq!(effect, Effect::Progress, "they are not all");
+        // An interrupt that was lost with its specification is told again with it.
+        let (both, _) = live([FETCHED, Event::Interrupted, FETCHED]);
+        assert_eq!(both.interrupt, Asked::Sent);
+        for event in [Event::Restarted, Event::LeaseOver] {
+            let (life, _) = step(both, event, NOON + LEASE);
+            assert_eq!((life.state, life.interrupt), (State::Queued, Asked::Queued));
+        }
         let (promised, _) = live([FETCHED, Event::Promised]);
         let nothing = (promised, Effect::Nothing);
         assert_eq!(step(promised, Event::Restarted, NOON), nothing);

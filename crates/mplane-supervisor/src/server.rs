@@ -215,8 +215,8 @@ async fn shed(
     unavailable(&format!("{waiting} writes wait for the store; try again later"))
 }
 
-/// Takes capabilities of components. The answer is always 200: references give up on any
-/// other.
+/// Takes capabilities of components. The answer to what can be read is always 200: references
+/// give up on any other.
 async fn register_capability(
     State(supervisor): State<Arc<Supervisor>>,
     Extension(peer): Extension<Peer>,

@@ -58,20 +58,27 @@ impl Upward {
         self.deliveries.supervisor.relay()
     }
 
-    /// Answers a message as one of a client.
-    async fn handle(&self, from: &Identity, message: Message) -> Reply {
+    /// Answers a message as one of a client. If the store fails, it is tried again: what is
+    /// told to the other supervisor instead of a result ends the specification there. `None`
+    /// if the supervisor fails inside; the other one hands it out again.
+    async fn handle(&self, from: &Identity, message: Message) -> Option<Reply> {
         info!(client = %from, kind = %message.kind(), label = message.label(), "received");
-        let (supervisor, identity) =
-            (Arc::clone(&self.deliveries.supervisor), from.clone());
-        let (token, fresh) = (message.token(), [fresh_token(), fresh_token()]);
-        let handled = to_its_end(async move {
-            supervisor.relay().answer(&identity, message, fresh, Timestamp::now()).await
+        let fresh = [fresh_token(), fresh_token()];
+        let reply = again(|| async {
+            let (supervisor, identity) =
+                (Arc::clone(&self.deliveries.supervisor), from.clone());
+            let (message, fresh) = (message.clone(), fresh.clone());
+            let handled = to_its_end(async move {
+                let relay = supervisor.relay();
+                relay.try_answer(&identity, message, fresh, Timestamp::now()).await
+            });
+            handled.await.transpose()
         });
-        let reply = handled.await.unwrap_or_else(|| Reply::failed(token));
+        let reply = reply.await?;
         if let Some(withheld) = &reply.withheld {
             warn!(client = %from, %withheld, "refused by the access rules");
         }
-        reply
+        Some(reply)
     }
 }
 
@@ -206,11 +213,18 @@ impl Offerer for Upward {
             let token = message.token();
             let is_specification = matches!(message, Message::Specification(_));
             let is_interrupt = matches!(message, Message::Interrupt(_));
-            let reply = self.handle(supervisor, message).await;
-            let awaited = reply.pending.filter(|_| is_specification).zip(token);
-            // What an interrupt ends is delivered when it has ended.
-            let is_told =
-                is_interrupt && (reply.pending.is_some() || reply.ended.is_some());
+            let Some(reply) = self.handle(supervisor, message).await else { return };
+            // What an interrupt ends is delivered as what it is of.
+            let open = reply.pending.or(reply.ended);
+            let awaited = match open {
+                Some(id)
+                    if is_specification && reply.pending.is_some() || is_interrupt =>
+                {
+                    token.map(|token| (id, token))
+                }
+                _ => None,
+            };
+            let is_told = is_interrupt && open.is_some();
             let about = reply.ended.map(|id| id.0);
             if about.is_some() && !is_told {
                 self.deliveries.take_place().await;

@@ -20,6 +20,9 @@ const BYTES: usize = 4 * limits::MESSAGE_BYTES;
 /// time must not wait for large bodies.
 const FREE: usize = 16 << 10;
 
+/// How long a body may take in all: who sends slowly must not keep the room of others.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// How long a peer may pause within a body.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -65,6 +68,16 @@ impl Intake {
 
     /// Takes a body in.
     pub(super) async fn take(
+        &self,
+        body: Body,
+        without_room: WithoutRoom,
+    ) -> Result<Received, IntakeError> {
+        let taken = tokio::time::timeout(LONGEST, self.collect(body, without_room));
+        taken.await.unwrap_or(Err(IntakeError::TooSlow))
+    }
+
+    /// Takes a body in, however long it takes.
+    async fn collect(
         &self,
         body: Body,
         without_room: WithoutRoom,
@@ -129,6 +142,9 @@ pub(super) enum IntakeError {
     /// Nothing came for too long.
     #[error("the request did not arrive whole: nothing came for {} s", PAUSE.as_secs())]
     Pause,
+    /// It took too long.
+    #[error("the request did not arrive within {} s", LONGEST.as_secs())]
+    TooSlow,
     /// The connection broke.
     #[error("the request did not arrive whole: {0}")]
     Cut(String),
@@ -194,6 +210,14 @@ mod tests {
         send(&mut sender, 1).await;
         let error = intake.take(body, WithoutRoom::Wait).await.unwrap_err();
         assert_eq!(error, IntakeError::Pause);
+        let (mut sender, body) = slow();
+        let dripping = async {
+            while sender.send_data(Bytes::from_static(b" ")).await.is_ok() {
+                tokio::time::sleep(PAUSE / 2).await;
+            }
+        };
+        let (taken, ()) = tokio::join!(intake.take(body, WithoutRoom::Refuse), dripping);
+        assert_eq!(taken.unwrap_err(), IntakeError::TooSlow);
         let large = Body::from(vec![b' '; limits::MESSAGE_BYTES + 1]);
         let error = intake.take(large, WithoutRoom::Refuse).await.unwrap_err();
         assert_eq!(error, IntakeError::TooLarge);

@@ -257,7 +257,7 @@ async fn take_body(
     intake.take(body, without_room).await.map_err(|error| {
         let status = match error {
             IntakeError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            IntakeError::Pause => StatusCode::REQUEST_TIMEOUT,
+            IntakeError::Pause | IntakeError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             IntakeError::Cut(_) => StatusCode::BAD_REQUEST,
             IntakeError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         };

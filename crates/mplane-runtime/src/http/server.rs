@@ -237,8 +237,17 @@ impl Connection {
         let stream = Box::pin(stream);
         let connection = http1().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        // Who is refused must not keep the place of others.
+        let refused = async {
+            if is_crowded {
+                tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = refused => return,
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await

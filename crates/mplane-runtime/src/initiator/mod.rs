@@ -136,16 +136,22 @@ pub async fn initiate(
     let (outbox, mut letters) = mpsc::unbounded_channel();
     let mut offers = offerer.changes();
     let work = async {
+        let mut before = None;
         loop {
             offers.mark_unchanged();
-            match register(&*offerer, &client, &initiator).await {
-                Ok(registered) => {
+            match register(&*offerer, &client, &initiator, &mut before).await {
+                Ok(mut registered) => {
                     let supervisor = registered.supervisor.clone();
                     offerer.deliver_to(&supervisor, &outbox);
                     let fetching =
                         fetch(&*offerer, &client, &initiator, &supervisor, &outbox);
-                    let updating =
-                        update(&*offerer, &client, &initiator, registered, &mut offers);
+                    let updating = update(
+                        &*offerer,
+                        &client,
+                        &initiator,
+                        &mut registered,
+                        &mut offers,
+                    );
                     let ended = tokio::select! {
                         ended = fetching => ended,
                         error = updating => {
@@ -157,14 +163,18 @@ pub async fn initiate(
                     if ended.has_fetched {
                         pause = Pause::default();
                     }
+                    before = Some(registered);
                     let problem = ended.problem;
                     warn!(supervisor = %initiator.supervisor, problem, "registers again");
                 }
                 Err(error) => {
                     let problem = report(&error);
                     warn!(supervisor = %initiator.supervisor, problem, "cannot register");
-                    if matches!(error, RegisterError::Withheld { .. }) {
-                        // There may be something for it soon.
+                    if let RegisterError::Withheld { supervisor } = error {
+                        // It still gets what it has asked for, and there may be something for
+                        // it soon.
+                        offerer.deliver_to(&supervisor, &outbox);
+                        tokio::time::sleep(FIRST_PAUSE).await;
                         tokio::select! {
                             () = pause.take() => {}
                             Ok(()) = offers.changed() => pause = Pause::default(),
@@ -405,7 +415,7 @@ async fn post_once(
     let status = answer.status;
     if status.is_success() {
         Ok(())
-    } else if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+    } else if status.is_client_error() && !LATER.contains(&status) {
         Err(PostError::Refused {
             identity: answer.identity,
             status,
@@ -426,6 +436,10 @@ enum PostError {
     #[error("the supervisor answered {status}")]
     Unavailable { status: StatusCode, retry_after: Option<Duration> },
 }
+
+/// What is no refusal for good, of the client's errors.
+const LATER: [StatusCode; 2] =
+    [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
 
 /// Shows the start of a body in a log.
 pub(super) fn shown(body: &[u8]) -> String {

@@ -44,6 +44,7 @@ pub(super) async fn register(
     offerer: &dyn Offerer,
     client: &HttpClient,
     initiator: &Initiator,
+    before: &mut Option<Registered>,
 ) -> Result<Registered, RegisterError> {
     let (capabilities, expected) = if let Some(capabilities) = offerer.offered_to_all() {
         (capabilities, None)
@@ -52,6 +53,9 @@ pub(super) async fn register(
         permit(&supervisor, Act::Use)?;
         let capabilities = offerer.offered_to(&supervisor);
         if capabilities.is_empty() {
+            // What it was told before is not offered any more.
+            withdraw_since(client, initiator, before, &supervisor, &BTreeMap::new())
+                .await?;
             return Err(RegisterError::Withheld { supervisor });
         }
         (capabilities, Some(supervisor))
@@ -86,6 +90,7 @@ pub(super) async fn register(
         "registered"
     );
     let capabilities = by_token(capabilities);
+    withdraw_since(client, initiator, before, &answer.identity, &capabilities).await?;
     Ok(Registered { supervisor: answer.identity, features, capabilities })
 }
 
@@ -94,7 +99,7 @@ pub(super) async fn update(
     offerer: &dyn Offerer,
     client: &HttpClient,
     initiator: &Initiator,
-    mut registered: Registered,
+    registered: &mut Registered,
     offers: &mut watch::Receiver<u64>,
 ) -> RegisterError {
     loop {
@@ -104,14 +109,15 @@ pub(super) async fn update(
         }
         tokio::time::sleep(SETTLE).await;
         offers.mark_unchanged();
-        let Registered { supervisor, features, capabilities } = &mut registered;
+        let Registered { supervisor, features, capabilities } = &mut *registered;
         let now = by_token(offerer.offered_to(supervisor));
-        let missing = |of: &BTreeMap<Token, Capability>, from: &BTreeMap<_, _>| {
-            let missing = of.iter().filter(|(token, it)| from.get(*token) != Some(*it));
-            missing.map(|(_, capability)| capability.clone()).collect::<Vec<_>>()
-        };
-        let gone = readable(&missing(capabilities, &now), *features);
-        let new = missing(&now, capabilities);
+        let gone = not_in(capabilities, &now);
+        let gone = readable(&gone, *features);
+        let new: Vec<_> = now
+            .iter()
+            .filter(|(token, it)| capabilities.get(*token) != Some(*it))
+            .map(|(_, capability)| capability.clone())
+            .collect();
         let told = async {
             let core = readable(&new, Features::NONE);
             if !core.is_empty() {
@@ -126,6 +132,32 @@ pub(super) async fn update(
         }
         *capabilities = now;
     }
+}
+
+/// Withdraws what a supervisor was told before its connection broke, and is not offered now.
+async fn withdraw_since(
+    client: &HttpClient,
+    initiator: &Initiator,
+    before: &mut Option<Registered>,
+    supervisor: &Identity,
+    now: &BTreeMap<Token, Capability>,
+) -> Result<(), RegisterError> {
+    if let Some(told) = before.as_ref().filter(|told| told.supervisor == *supervisor) {
+        let gone = readable(&not_in(&told.capabilities, now), told.features);
+        withdraw(client, initiator, &gone).await?;
+    }
+    *before = None;
+    Ok(())
+}
+
+/// Returns the capabilities of which others do not have the token: those of the same token
+/// take their place.
+fn not_in(
+    capabilities: &BTreeMap<Token, Capability>,
+    others: &BTreeMap<Token, Capability>,
+) -> Vec<Capability> {
+    let gone = capabilities.iter().filter(|(token, _)| !others.contains_key(*token));
+    gone.map(|(_, capability)| capability.clone()).collect()
 }
 
 /// Orders capabilities by token.

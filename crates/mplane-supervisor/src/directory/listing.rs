@@ -1,4 +1,5 @@
-//! What clients see of the directory: names that nothing else has, in parts of bounded size.
+//! What clients see of the directory: names that tell components apart, in parts of bounded
+//! size.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,7 +12,7 @@ use mplane::token::{Schema, Token};
 
 use super::{Choice, Component, Directory, Place, Presence};
 
-/// A capability as clients see it: with a name that nothing else has.
+/// A capability as clients see it: with a name that tells it from those of other components.
 #[derive(Clone, Debug)]
 pub struct Offer {
     /// Who offers it.

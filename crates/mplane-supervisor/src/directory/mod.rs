@@ -168,8 +168,8 @@ pub struct Directory {
     by_schema: BTreeMap<Schema, BTreeSet<Place>>,
     /// By token, as the components call it.
     by_token: BTreeMap<String, BTreeSet<Place>>,
-    /// In the order of registration: parts of a list neither overlap nor leave out what was
-    /// there before the first.
+    /// In the order of registration, in which they are listed part by part: what stays as it
+    /// is comes once. One that changes moves to the end.
     by_order: BTreeMap<u64, Place>,
     /// The highest number given so far.
     last_order: u64,
@@ -279,17 +279,12 @@ impl Directory {
             return false;
         }
         // A label names one capability of a component: a new one under it replaces.
-        let same: Vec<_> = component
-            .capabilities
-            .iter()
-            .filter(|(known_token, Registered { capability: known, .. })| {
-                **known_token == token
-                    || known.label().is_some() && known.label() == capability.label()
-            })
-            .map(|(token, _)| token.clone())
-            .collect();
-        for token in same {
-            self.withdraw(from, &token);
+        self.withdraw(from, &token);
+        let of_label = capability.label().and_then(|label| self.by_label.get(label));
+        let of_name = of_label.and_then(|of_label| of_label.get(from.common_name()));
+        let same = of_name.into_iter().flatten().find(|(who, _)| who == from);
+        if let Some((_, same)) = same.cloned() {
+            self.withdraw(from, &same);
         }
         let Some(component) = self.components.get_mut(from) else { return false };
         let capability = Arc::new(capability);

@@ -22,10 +22,6 @@ use crate::store::{Acceptance, Id, Known, New, Room, StoreError, Told};
 /// Capabilities told at once: some hundred kilobytes, and few enough for every envelope.
 const PAGE: usize = 1_000;
 
-/// Supervisors that a capability passes at most, each of which may add a name to its label: if
-/// they are registered in a circle by mistake, it does not go round for ever.
-const HOPS: usize = 4;
-
 /// The answer to a client.
 #[derive(Debug)]
 pub struct Reply {
@@ -85,10 +81,7 @@ impl Relay {
         let shared = self.shared();
         let may = shared.may(supervisor);
         let is_meant = |component: &Identity, capability: &Capability| {
-            let label = capability.label().unwrap_or_default();
-            component != supervisor
-                && label.matches('@').count() < HOPS
-                && may(component, capability)
+            !is_itself(component, supervisor) && may(component, capability)
         };
         let listing = shared.directory.list(&is_meant, 0, usize::MAX, now);
         listing.offers.into_iter().map(|offer| offer.shown).collect()
@@ -141,7 +134,7 @@ impl Relay {
     }
 
     /// Answers a client; see [`handle`](Self::handle).
-    pub async fn answer(
+    async fn answer(
         &self,
         from: &Identity,
         message: Message,
@@ -149,7 +142,24 @@ impl Relay {
         now: Timestamp,
     ) -> Reply {
         let token = message.token();
-        let handled = match message {
+        self.try_answer(from, message, fresh, now).await.unwrap_or_else(|error| {
+            self.metrics.store_failures.inc();
+            self.shared().broken = Some(error.to_string());
+            warn!(client = %from, %error, "the store does not work");
+            let text = format!("this supervisor cannot store what it accepts: {error}");
+            Reply::finally(Exception::new(token, text))
+        })
+    }
+
+    /// Answers a client, unless the store fails.
+    pub async fn try_answer(
+        &self,
+        from: &Identity,
+        message: Message,
+        fresh: [Token; 2],
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        match message {
             Message::Specification(specification) => {
                 self.accept(from, specification, None, fresh, now).await
             }
@@ -166,16 +176,9 @@ impl Relay {
                      clients, not a message of kind {}",
                     other.kind()
                 );
-                return exception(other.token().unwrap_or(fresh), text);
+                Ok(exception(other.token().unwrap_or(fresh), text))
             }
-        };
-        handled.unwrap_or_else(|error| {
-            self.metrics.store_failures.inc();
-            self.shared().broken = Some(error.to_string());
-            warn!(client = %from, %error, "the store does not work");
-            let text = format!("this supervisor cannot store what it accepts: {error}");
-            Reply::finally(Exception::new(token, text))
-        })
+        }
     }
 
     /// Answers a specification for one component, named by its identity as text.
@@ -215,7 +218,8 @@ impl Relay {
             let shared = self.shared();
             let may = shared.may(from);
             let is_meant = |component: &Identity, capability: &Capability| {
-                only.is_none_or(|only| component.to_string() == only)
+                !is_itself(component, from)
+                    && only.is_none_or(|only| component.to_string() == only)
                     && may(component, capability)
             };
             let chosen = shared.directory.choose(&is_meant, &asked, now);
@@ -261,7 +265,14 @@ impl Relay {
         let accepted = self.store.accept(new, room, now).await?;
         self.metrics.store.observe(started.elapsed().as_secs_f64());
         match accepted {
-            Acceptance::Known => self.state_of(from, &token, now).await,
+            Acceptance::Known => {
+                let reply = self.state_of(from, &token, now).await?;
+                // The results so far are for who redeems: others would take them for all.
+                Ok(match reply.pending {
+                    Some(_) => Reply { message: Receipt::of(&asked).into(), ..reply },
+                    None => reply,
+                })
+            }
             Acceptance::QueueFull => {
                 let text = format!(
                     "{} specifications wait for component {}, as many as are kept; try \
@@ -438,6 +449,12 @@ fn ended(known: &Known) -> String {
              when it went"
         ),
     }
+}
+
+/// Says whether a component is its own client: a supervisor, which is not handed what comes
+/// from itself. In plain HTTP all have one name, and are others.
+pub(super) fn is_itself(component: &Identity, client: &Identity) -> bool {
+    component == client && client.is_authenticated()
 }
 
 /// Makes the answer to a client of whom as many specifications are open as may be.

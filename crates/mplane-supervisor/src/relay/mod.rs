@@ -27,7 +27,7 @@ pub use self::components::{OfferError, ReportError};
 use crate::directory::{Dialect, Directory, Presence};
 use crate::life::{Effect, End};
 use crate::metrics::{EndLabel, PresenceLabel, SupervisorMetrics};
-use crate::store::{Id, OpenStoreError, Room, Store, StoreError};
+use crate::store::{Id, OpenStoreError, Overdue, Room, Store, StoreError};
 use crate::waiters::{Waiter, Waiters};
 
 /// How long after the end of its temporal scope a specification may still yield a result:
@@ -70,6 +70,10 @@ struct Shared {
     deadline: Option<Timestamp>,
     /// Why the store did not work when it was last written to.
     broken: Option<String>,
+    /// Whether specifications for many components may have ended that are not joined.
+    is_incomplete: bool,
+    /// Components that are not offered any more, as of the last look.
+    gone: BTreeSet<Identity>,
 }
 
 impl Shared {
@@ -105,6 +109,8 @@ impl Relay {
             seen: BTreeMap::new(),
             deadline: None,
             broken: None,
+            is_incomplete: false,
+            gone: BTreeSet::new(),
         };
         shared.directory.set_expiry(expiry);
         for saved in store.components().await? {
@@ -166,22 +172,26 @@ impl Relay {
     pub fn count(&self, now: Timestamp) {
         let mut counts = [Presence::Connected, Presence::Silent, Presence::Gone]
             .map(|presence| (presence, 0));
-        let shared = self.shared();
+        let mut shared = self.shared();
         let expiry = shared.directory.expiry();
-        for (_, component) in shared.directory.components() {
+        let mut gone = BTreeSet::new();
+        for (identity, component) in shared.directory.components() {
             let presence = component.presence(expiry, now);
             for (known, count) in &mut counts {
                 *count += i64::from(*known == presence);
             }
+            gone.extend((presence == Presence::Gone).then(|| identity.clone()));
         }
+        let has_changed = shared.gone != gone;
+        shared.gone = gone;
         let pending = shared.pending.len();
         drop(shared);
+        if has_changed {
+            self.offers_changed();
+        }
         for (presence, count) in counts {
             let label = PresenceLabel { presence: presence.word() };
-            let before = self.metrics.components.get_or_create(&label).set(count);
-            if presence == Presence::Gone && before != count {
-                self.offers_changed();
-            }
+            self.metrics.components.get_or_create(&label).set(count);
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.pending.set(gauge(pending));
@@ -271,6 +281,13 @@ impl Relay {
         }
         // What comes meanwhile sets its own.
         self.shared().deadline = None;
+        if std::mem::take(&mut self.shared().is_incomplete)
+            && let Err(error) = self.complete(None, now).await
+        {
+            let mut shared = self.shared();
+            (shared.is_incomplete, shared.deadline) = (true, Some(now));
+            return Err(error);
+        }
         let expired = self.store.expire(now).await;
         let (overdue, next) = match expired {
             Ok(expired) => expired,
@@ -279,6 +296,9 @@ impl Relay {
                 return Err(error);
             }
         };
+        self.look_before(next);
+        // A failure at one must not cost the others.
+        let mut failed = None;
         for overdue in overdue {
             match overdue.effect {
                 Effect::Wake => {
@@ -286,20 +306,37 @@ impl Relay {
                     self.wake(&overdue.component);
                 }
                 Effect::Settle(end) => {
-                    let text = format!(
-                        "lost: component {} {}",
-                        overdue.component, overdue.reason
-                    );
-                    let word = Exception::new(Some(overdue.token), text).into();
-                    self.store.keep(overdue.id, &word, now).await?;
-                    self.settled(overdue.id, end, now).await?;
+                    if let Err(error) = self.give_up(overdue, end, now).await {
+                        failed.get_or_insert(error);
+                    }
                 }
                 _ => {}
             }
         }
-        let mut shared = self.shared();
-        shared.deadline = shared.deadline.into_iter().chain(next).min();
-        Ok(())
+        failed.map_or(Ok(()), |error| {
+            let mut shared = self.shared();
+            (shared.is_incomplete, shared.deadline) = (true, Some(now));
+            Err(error)
+        })
+    }
+
+    /// Tells of a specification whose time was over. What came until then is its result.
+    async fn give_up(
+        &self,
+        overdue: Overdue,
+        end: End,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Overdue { id, token, component, reason, .. } = overdue;
+        if end == End::Lost {
+            let text = format!("lost: component {component} {reason}");
+            let word = Exception::new(Some(token), text).into();
+            // It can be made again from the end alone, should it not be kept.
+            if let Err(error) = self.store.keep(id, &word, now).await {
+                warn!(specification = id.0, %error, "the reason is not kept");
+            }
+        }
+        self.settled(id, end, now).await
     }
 
     /// Writes down when components were last heard of, and takes note of whether that works.

@@ -708,6 +708,52 @@ async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
 }
 
 #[tokio::test]
+async fn the_results_so_far_of_a_repeat_are_its_result_if_nothing_else_comes() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let scope = "repeat now + 1h / 1m { now + 5s / 1s }";
+    let repeat = asked("ping-0", scope);
+    let token = bench.ask("me", repeat.clone()).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
+    bench.report("a", Receipt::of(&handed)).await.unwrap();
+    bench.redeem("me", &token).await;
+    assert_eq!(bench.fetch("a").await.len(), 1);
+    let mut so_far = Envelope::of(vec![result_of(&handed).into()]).with_content("result");
+    so_far.set_token(Some(handed.token()));
+    so_far.set_when(Some(When::at(noon())));
+    bench.report("a", so_far).await.unwrap();
+    // Who sends it once more is told that it is here, and not what would look like all.
+    let mut again = repeat;
+    again.set_token(Some(token.clone()));
+    let reply = bench.ask("me", again).await;
+    assert!(matches!(reply.message, Message::Receipt(_)), "{reply:?}");
+    while let Some(over) = bench.relay.poll_timeout() {
+        bench.relay.handle_timeout(over).await.unwrap();
+    }
+    let reply = bench.ask("me", Redemption::token_only("measure", token)).await;
+    let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
+    assert_eq!((all.len(), reply.pending), (1, None));
+}
+
+#[tokio::test]
+async fn a_supervisor_is_not_handed_what_comes_from_itself() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let names = ["Demo", "Supervisors", "below"].map(Into::into);
+    let below = Identity::new(names, Some("Supervisors"));
+    bench.register(&below, ping("10.0.0.1")).await;
+    for serial in 0..4 {
+        let fresh = [format!("c{serial}"), format!("h{serial}")];
+        let fresh = fresh.map(|token| token.parse().unwrap());
+        let message = asked(&format!("ping-{serial}"), "now + 5s / 1s").into();
+        let reply = bench.relay.handle(&below, message, fresh, bench.now).await;
+        assert!(reply.pending.is_some(), "{reply:?}");
+    }
+    assert_eq!(bench.fetch("a").await.len(), 4, "all for the other one");
+    let offered = bench.relay.offered_upward(&below, bench.now);
+    let labels: Vec<_> = offered.iter().filter_map(|it| it.label()).collect();
+    assert_eq!(labels, ["ping"]);
+}
+
+#[tokio::test]
 async fn components_that_let_the_supervisor_say_when_come_spread_over_time() {
     let mut bench = Bench::with(&[]).await;
     let scope: When = "now ... future".parse().unwrap();

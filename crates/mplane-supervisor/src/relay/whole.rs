@@ -11,7 +11,7 @@ use mplane::token::Token;
 use mplane_runtime::tls::fresh_token;
 use tracing::{info, warn};
 
-use super::clients::client_full;
+use super::clients::{client_full, is_itself};
 use super::{GRACE, Relay, Reply, exception};
 use crate::directory::{Choice, Dialect};
 use crate::fan_out;
@@ -127,7 +127,7 @@ impl Relay {
             let is_meant = |component: &Identity, capability: &_| {
                 let known = shared.directory.component(component);
                 let is_other = known.is_some_and(|it| it.dialect == Dialect::Array);
-                !is_other && may(component, capability)
+                !is_other && !is_itself(component, from) && may(component, capability)
             };
             shared.directory.alike(label, &is_meant, now)
         };

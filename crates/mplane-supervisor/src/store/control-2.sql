@@ -37,13 +37,20 @@ BEGIN
   ON CONFLICT DO UPDATE SET specifications = specifications + 1;
 END;
 
+-- Rows of nothing are removed now and then: what is queued again may have none.
+CREATE TRIGGER tally_queued_again AFTER UPDATE OF state, interrupt, progress ON specification
+WHEN NOT (old.state = 'queued' OR old.interrupt = 'queued' OR old.progress = 'queued')
+  AND (new.state = 'queued' OR new.interrupt = 'queued' OR new.progress = 'queued')
+BEGIN
+  INSERT INTO tally VALUES ('component', new.component, 1)
+  ON CONFLICT DO UPDATE SET specifications = specifications + 1;
+END;
+
 CREATE TRIGGER tally_fetched AFTER UPDATE OF state, interrupt, progress ON specification
 WHEN (old.state = 'queued' OR old.interrupt = 'queued' OR old.progress = 'queued')
-  <> (new.state = 'queued' OR new.interrupt = 'queued' OR new.progress = 'queued')
+  AND NOT (new.state = 'queued' OR new.interrupt = 'queued' OR new.progress = 'queued')
 BEGIN
-  UPDATE tally SET specifications = specifications
-    - (old.state = 'queued' OR old.interrupt = 'queued' OR old.progress = 'queued')
-    + (new.state = 'queued' OR new.interrupt = 'queued' OR new.progress = 'queued')
+  UPDATE tally SET specifications = specifications - 1
   WHERE kind = 'component' AND name = new.component;
 END;
 

@@ -315,13 +315,17 @@ impl Store {
             if same.as_deref() == Some(&*json) {
                 return Ok(());
             }
-            connection
-                .prepare_cached(
-                    "UPDATE capability SET until_us = ?4, gone = 'replaced'
-                     WHERE component = ?1 AND until_us IS NULL
-                     AND (token = ?2 OR json ->> 'label' = ?3)",
-                )?
-                .execute(params![from, token.as_str(), label, now])?;
+            // Each by its index: a supervisor may offer very many.
+            for (column, value) in
+                [("token", Some(token.as_str())), ("json ->> 'label'", label.as_deref())]
+            {
+                connection
+                    .prepare_cached(&format!(
+                        "UPDATE capability SET until_us = ?3, gone = 'replaced'
+                         WHERE component = ?1 AND until_us IS NULL AND {column} = ?2"
+                    ))?
+                    .execute(params![from, value, now])?;
+            }
             connection
                 .prepare_cached(
                     "INSERT INTO capability (component, token, json, since_us)
@@ -780,7 +784,7 @@ fn tally(connection: &Connection, kind: &str, name: &str) -> rusqlite::Result<u6
         .prepare_cached("SELECT specifications FROM tally WHERE kind = ?1 AND name = ?2")?
         .query_row(params![kind, name], |row| row.get(0))
         .optional()?;
-    Ok(tally.unwrap_or_default().unsigned_abs())
+    Ok(u64::try_from(tally.unwrap_or_default()).unwrap_or_default())
 }
 
 /// Writes a specification that is accepted.

@@ -409,8 +409,7 @@ impl Archive {
         let read = self.control.read(move |connection| {
             let mut unredeemed = connection.prepare_cached(
                 "SELECT id, token FROM specification
-                 WHERE client = ?1 AND redeemed_us IS NULL AND parent IS NULL
-                 AND (settled_us IS NULL OR result_bytes > 0)",
+                 WHERE client = ?1 AND redeemed_us IS NULL AND parent IS NULL",
             )?;
             let rows = unredeemed.query_map(params![client], |row| {
                 let token: String = row.get(1)?;

@@ -19,7 +19,7 @@ pub(super) struct Found {
 
 /// What was handed to a component and not answered by it.
 pub(super) const UNANSWERED: &str = "settled_us IS NULL
-     AND (lease_us IS NOT NULL OR interrupt = 'sent' OR progress = 'sent')";
+     AND (lease_us IS NOT NULL OR interrupt = 'sent')";
 
 /// The columns that [`read_life`] reads, in its order.
 pub(super) const LIFE: &str =

@@ -22,6 +22,14 @@ fn tallies(folder: &Path) -> [Vec<(String, String, i64)>; 2] {
     })
 }
 
+/// Keeps nothing that has ended.
+const FORGET: Retention = Retention {
+    results: Duration::ZERO,
+    stories: Duration::ZERO,
+    client_bytes: 0,
+    component_bytes: 0,
+};
+
 #[tokio::test]
 async fn what_is_open_is_counted_as_it_changes() {
     let bench = Bench::new();
@@ -37,6 +45,8 @@ async fn what_is_open_is_counted_as_it_changes() {
     check("accepted", 4);
     assert_eq!(bench.fetch("a", NOON).await, [first, second]);
     check("fetched", 3);
+    // What is nothing is not kept, and comes back.
+    bench.store.sweep(FORGET, NOON).await.unwrap();
     let word: Message = Exception::new(Some(token("1")), "interrupted").into();
     bench.store.interrupted(first, &word, NOON).await.unwrap();
     bench.store.interrupted(third, &word, NOON).await.unwrap();
@@ -47,13 +57,7 @@ async fn what_is_open_is_counted_as_it_changes() {
     check("delivered", 2);
     bench.store.expire(after(200)).await.unwrap();
     check("lost", 0);
-    let forget = Retention {
-        results: Duration::ZERO,
-        stories: Duration::ZERO,
-        client_bytes: 0,
-        component_bytes: 0,
-    };
-    bench.store.sweep(forget, after(300)).await.unwrap();
+    bench.store.sweep(FORGET, after(300)).await.unwrap();
     check("forgotten", 0);
 }
 

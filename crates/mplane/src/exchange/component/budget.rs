@@ -211,7 +211,8 @@ impl ComponentExchange {
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.state = JobState::Queued { due };
                     // A scope that is absolute does not wait with it.
-                    let limit = job.specification.when().is_definite();
+                    let limit = job.specification.when().is_definite()
+                        && job.specification.is_schedulable();
                     let limit = job.limit().filter(|_| limit);
                     self.look_again(id, limit);
                 }

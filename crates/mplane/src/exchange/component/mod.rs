@@ -404,8 +404,17 @@ impl ComponentExchange {
             // The same specification, sent again, asks for another measurement.
             None => fresh,
         };
-        if self.by_token.contains_key(&(token.clone(), from.clone())) {
-            return self.state_of(from, &token, now);
+        if let Some(id) = self.by_token.get(&(token.clone(), from.clone())).copied() {
+            let reply = self.state_of(from, &token, now);
+            // Who sends it once more does not know that it is here. What a repeat has yielded
+            // so far is for who redeems: others would take it for all.
+            return match (reply.pending, self.jobs.get(&id)) {
+                (Some(_), Some(job)) => {
+                    let message = Receipt::of(&job.specification).into();
+                    Reply { message, ..reply }
+                }
+                _ => reply,
+            };
         }
         specification.set_token(Some(token.clone()));
         let service = match self.service_for(Some(from), &specification, now) {

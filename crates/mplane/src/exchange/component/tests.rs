@@ -320,6 +320,10 @@ fn a_repeat_measures_at_each_occurrence_and_returns_an_envelope() {
         panic!("what was measured can be had meanwhile");
     };
     assert_eq!(so_far.messages().len(), 1);
+    // Who sends it once more hears that it is here, and nothing that would look like all.
+    specification.set_token(Some(fresh(1)));
+    let again = component.handle(&me, specification.clone().into(), fresh(8), time(NOON));
+    assert!(matches!(again.message, Message::Receipt(_)), "{:?}", again.message);
 
     for hour in [13, 14] {
         let due = time(&format!("2026-06-01T{hour}:00:00Z"));
