@@ -340,9 +340,24 @@ fn ip(arguments: &str) {
     assert!(status.is_ok_and(|status| status.success()), "ip {arguments}");
 }
 
+/// Waits until a destination answers: a link that was just made needs a moment.
+async fn until_answered(options: PingOptions) {
+    let started = std::time::Instant::now();
+    loop {
+        let once = PingOptions { end: End::Count(1), ..options };
+        let (echoes, _) = run_and(once, |_| {}).await;
+        if echoes.iter().all(|echo| echo.rtt().is_some()) {
+            return;
+        }
+        let is_over = started.elapsed() > Duration::from_secs(10);
+        assert!(!is_over, "{} does not answer: {echoes:?}", options.destination);
+    }
+}
+
 /// Checks a run during which `ip` is told something after ten requests, and other things
 /// after twenty: what is sent in between is not answered, and at the end all is well again.
 async fn check_failure(options: PingOptions, at_ten: &str, at_twenty: &[&str]) {
+    until_answered(options).await;
     let options = PingOptions { end: End::Count(60), ..options };
     let (echoes, report) = run_and(options, |echo| match echo.sequence {
         9 => ip(at_ten),
