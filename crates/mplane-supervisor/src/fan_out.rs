@@ -2,8 +2,9 @@
 //!
 //! Where several components offer the same under one label, a client may ask all of them at
 //! once: `label@*` is a capability of its own. Its parameter `component.identity` selects
-//! components: `all`, a common name, or a pattern of the identity in which `*` stands for any
-//! text. The result has the rows of all, each with the component that it comes from.
+//! components: `all`, a common name, a pattern of the identity in which `*` stands for any
+//! text, or `ELEMENT=PATTERN` for a piece of metadata of the capability. The result has the
+//! rows of all, each with the component that it comes from.
 
 use std::sync::Arc;
 
@@ -36,6 +37,12 @@ pub(crate) const WIDTH: usize = 1_000;
 /// Returns the label of the components' capabilities, if a label is that of a fan-out.
 pub(crate) fn base_label(label: &str) -> Option<&str> {
     without_serial(label).strip_suffix(ALL)
+}
+
+/// Returns the label in the token of a capability of many components.
+pub(crate) fn label_in(token: &str) -> Option<&str> {
+    let (_, rest) = token.split_once(ALL)?;
+    rest.strip_prefix('.')
 }
 
 /// Joins what several components offer under one label into one capability; `None` if there
@@ -105,10 +112,7 @@ pub(crate) fn split(
     let mut refusal = None;
     for choice in offered {
         let name = choice.component.to_string();
-        let is_meant = pattern == EVERYBODY
-            || pattern == choice.component.common_name()
-            || matches(&pattern, &name);
-        if !is_meant {
+        if !is_meant(&pattern, &choice, &name) {
             continue;
         }
         let mut part = Specification::of(&choice.capability);
@@ -136,6 +140,19 @@ pub(crate) fn split(
         return Err(refusal.map_or(SplitError::Nobody { pattern }, SplitError::Refused));
     }
     Ok(parts)
+}
+
+/// Says whether a component is one of those that are selected: by its name, by a pattern of
+/// its identity, or by what its capability says of it, as `ELEMENT=PATTERN`.
+fn is_meant(pattern: &str, choice: &Choice, identity: &str) -> bool {
+    let of_metadata = pattern.split_once('=').is_some_and(|(element, pattern)| {
+        let told = choice.capability.find_metadata(element);
+        told.is_some_and(|told| matches(pattern, &told.to_string()))
+    });
+    pattern == EVERYBODY
+        || pattern == choice.component.common_name()
+        || matches(pattern, identity)
+        || of_metadata
 }
 
 /// Says whether a text matches a pattern in which `*` stands for any text.
@@ -246,6 +263,31 @@ pub(crate) enum SplitError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn components_are_selected_by_name_identity_or_metadata() {
+        let registries = Registries::embedded();
+        let statement = Statement::measure(When::now_to_future())
+            .metavalue(&registries, "location.civil", "Politecnico, Turin")
+            .unwrap();
+        let names = ["Demo", "Components", "probe-1"].map(Into::into);
+        let choice = Choice {
+            component: Identity::new(names, Some("Components")),
+            capability: Arc::new(Capability::new(statement)),
+        };
+        for (pattern, expected) in [
+            ("all", true),
+            ("probe-1", true),
+            ("probe", false),
+            ("Demo.*", true),
+            ("location.civil=*Turin", true),
+            ("location.civil=Turin", false),
+            ("location.latitude=*", false),
+        ] {
+            let name = choice.component.to_string();
+            assert_eq!(is_meant(pattern, &choice, &name), expected, "{pattern}");
+        }
+    }
 
     #[test]
     fn patterns_stand_for_any_text() {

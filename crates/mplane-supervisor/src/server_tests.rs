@@ -127,6 +127,16 @@ async fn a_client_gets_more_capabilities_than_one_answer_holds() {
     for label in ["ping-0@p0", "ping-0@*", "ping-366@p1", "ping-366@*", "ping-200@p2"] {
         assert!(labels.iter().any(|it| it == label), "{label}");
     }
+    // Each is there under its token, of one component or of all that have it.
+    let http = HttpClient::new(None);
+    for (_, known) in client.known().capabilities().step_by(97) {
+        let path = format!("/capability/{}", known.token());
+        let ask =
+            Ask { method: Method::GET, path: &path, messages: &[], wait: Duration::ZERO };
+        let answer = http.ask(&bench.url, ask).await.unwrap();
+        let messages = answer.messages(&Registries::embedded()).unwrap();
+        assert_eq!(messages, [known.clone().into()], "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -221,10 +221,15 @@ pub async fn initiate(
     letters.close();
     while let Some(letter) = in_hand.take().or(letters.recv().await) {
         let delivery = post_once(&client, &initiator, &letter.message);
-        if matches!(tokio::time::timeout(LAST_DELIVERY, delivery).await, Ok(Ok(()))) {
-            offerer.delivered(&letter);
-        } else {
-            warn!(kind = %letter.message.kind(), "could not be delivered before the end");
+        match tokio::time::timeout(LAST_DELIVERY, delivery).await {
+            Ok(Ok(())) => offerer.delivered(&letter),
+            delivery => {
+                warn!(kind = %letter.message.kind(), "could not be delivered before the end");
+                if delivery.is_err() {
+                    // A supervisor that is silent is not waited for once more.
+                    break;
+                }
+            }
         }
     }
     offerer.ended().await;

@@ -102,15 +102,6 @@ impl Directory {
         places.filter_map(|place| self.offered(place, may, now)).collect()
     }
 
-    /// Returns the labels that several capabilities may have.
-    pub fn shared_labels(&self) -> impl Iterator<Item = &str> {
-        let labels = self.by_label.iter();
-        labels.filter_map(|(label, of_label)| {
-            let places = of_label.values().map(std::collections::BTreeSet::len);
-            (places.sum::<usize>() > 1).then_some(&**label)
-        })
-    }
-
     /// Returns everything that a client can use.
     pub fn all<'a>(
         &'a self,

@@ -99,13 +99,11 @@ impl Relay {
         let may = shared.may(client);
         let offer = shared.directory.find_offer(token, &may, now);
         let found = offer.map(|offer| offer.shown).or_else(|| {
-            let mut labels = shared.directory.shared_labels();
-            labels.find_map(|label| {
-                let alike = shared.directory.alike(label, &may, now);
-                let alike: Vec<_> = alike.into_iter().map(|it| it.capability).collect();
-                let joined = fan_out::join(label, &alike, &self.registries)?;
-                (joined.token().as_str() == token).then_some(joined)
-            })
+            let label = fan_out::label_in(token)?;
+            let alike = shared.directory.alike(label, &may, now);
+            let alike: Vec<_> = alike.into_iter().map(|it| it.capability).collect();
+            let joined = fan_out::join(label, &alike, &self.registries)?;
+            (joined.token().as_str() == token).then_some(joined)
         });
         found.filter(|capability| features.can_read(capability))
     }
