@@ -3,23 +3,27 @@
 //! Where several components offer the same under one label, a client may ask all of them at
 //! once: `label@*` is a capability of its own. Its parameter `component.identity` selects
 //! components: `all`, a common name, a pattern of the identity in which `*` stands for any
-//! text, or `ELEMENT=PATTERN` for a piece of metadata of the capability. The result has the
-//! rows of all, each with the component that it comes from.
+//! text, `ELEMENT=PATTERN` for a piece of metadata of the capability, or several of these
+//! joined by `&`. The result has the rows of all, each with the component that it comes from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use mplane::access::Identity;
 use mplane::constraint::Constraint;
 use mplane::exchange::component::without_serial;
+use mplane::limits;
 use mplane::message::{
-    Capability, Message, Parameter, ResultStatement, Specification, Statement, Table,
+    Capability, Envelope, Exception, Message, Parameter, ResultStatement, Specification,
+    Statement, Table,
 };
 use mplane::primitive::Value;
 use mplane::registry::{PLATFORM, Registries};
 use mplane::when::When;
 
 use crate::directory::Choice;
+use crate::pattern::matches;
 
 /// The end of the label of a capability of all components that offer it.
 const ALL: &str = "@*";
@@ -30,6 +34,10 @@ const IDENTITY: &str = "component.identity";
 /// The pattern that means all components; `*` alone is how no value is written.
 const EVERYBODY: &str = "all";
 
+/// Bytes of what components have yielded that become one result: the largest message, with
+/// room for what it says besides.
+const MERGED_BYTES: usize = limits::MESSAGE_BYTES / 8 * 7;
+
 /// Components that one specification is handed to at most: a bound on what one request of a
 /// client can cause.
 pub(crate) const WIDTH: usize = 1_000;
@@ -37,6 +45,11 @@ pub(crate) const WIDTH: usize = 1_000;
 /// Returns the label of the components' capabilities, if a label is that of a fan-out.
 pub(crate) fn base_label(label: &str) -> Option<&str> {
     without_serial(label).strip_suffix(ALL)
+}
+
+/// Says whether a label is that of a capability of many components.
+pub(crate) fn is_of_many(label: &str) -> bool {
+    base_label(label).is_some()
 }
 
 /// Returns the label in the token of a capability of many components.
@@ -88,10 +101,10 @@ pub(crate) fn join(
         joined.add_column(Arc::clone(column)).ok()?;
     }
     let mut joined = Capability::new(joined);
-    // Labels are not part of a token, and others may offer the same under another label. A
-    // name too long for a token leaves the label to tell them apart.
-    let unique = format!("{}{ALL}.{label}", joined.token()).parse();
-    joined.set_token(unique.ok());
+    // Labels are not part of a token, and others may offer the same under another label. One
+    // that is too long for a token cannot be asked of all.
+    let unique = format!("{}{ALL}.{label}", joined.token()).parse().ok()?;
+    joined.set_token(Some(unique));
     Some(joined)
 }
 
@@ -101,9 +114,6 @@ pub(crate) fn split(
     offered: impl IntoIterator<Item = Choice>,
     now: Timestamp,
 ) -> Result<Vec<(Choice, Specification)>, SplitError> {
-    if asked.when().is_repeated() {
-        return Err(SplitError::Repeat);
-    }
     let pattern = match asked.value(IDENTITY) {
         Some(Value::String(pattern)) => pattern.to_string(),
         _ => EVERYBODY.to_owned(),
@@ -143,84 +153,124 @@ pub(crate) fn split(
 }
 
 /// Says whether a component is one of those that are selected: by its name, by a pattern of
-/// its identity, or by what its capability says of it, as `ELEMENT=PATTERN`.
-fn is_meant(pattern: &str, choice: &Choice, identity: &str) -> bool {
-    let of_metadata = pattern.split_once('=').is_some_and(|(element, pattern)| {
-        let told = choice.capability.find_metadata(element);
-        told.is_some_and(|told| matches(pattern, &told.to_string()))
-    });
-    pattern == EVERYBODY
-        || pattern == choice.component.common_name()
-        || matches(pattern, identity)
-        || of_metadata
+/// its identity, or by what its capability says of it, as `ELEMENT=PATTERN`. Of several
+/// conditions, joined by `&`, each must hold.
+fn is_meant(selector: &str, choice: &Choice, identity: &str) -> bool {
+    let is_met = |pattern: &str| {
+        let of_metadata = pattern.split_once('=').is_some_and(|(element, pattern)| {
+            let told = choice.capability.find_metadata(element);
+            told.is_some_and(|told| matches(pattern, &told.to_string()))
+        });
+        pattern == EVERYBODY
+            || pattern == choice.component.common_name()
+            || matches(pattern, identity)
+            || of_metadata
+    };
+    // A name may have the sign in it.
+    is_met(selector) || selector.contains('&') && selector.split('&').all(is_met)
 }
 
-/// Says whether a text matches a pattern in which `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts: Vec<_> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = rest.split_at(at + part.len()).1;
-    }
-    rest.ends_with(last)
+/// What one component has yielded.
+pub(crate) struct Yield {
+    /// Who.
+    pub(crate) component: Identity,
+    /// What; `None` if nothing came, or it is not kept any more.
+    pub(crate) message: Option<Message>,
+    /// How large it is, as JSON.
+    pub(crate) bytes: usize,
 }
+
+/// Rows of many components with the same columns, and the time over which they were measured.
+struct Joined {
+    table: Table,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+}
+
+impl Joined {
+    fn new(asked: &Specification) -> Self {
+        Self { table: Table::new(asked.columns()), start: None, end: None }
+    }
+
+    /// Adds the rows of a result, each with the component that it comes from. Says whether
+    /// there was room.
+    fn add(
+        &mut self,
+        asked: &Specification,
+        component: &str,
+        result: &ResultStatement,
+        now: Timestamp,
+    ) -> bool {
+        if self.table.rows() + result.table().rows() > limits::RESULT_ROWS {
+            return false;
+        }
+        let bounds = result.when().bounds(now);
+        self.start = self.start.into_iter().chain(bounds.start).min();
+        self.end = self.end.into_iter().chain(bounds.end).max();
+        for row in result.table().iter() {
+            let value = |element: &str| match element {
+                IDENTITY => Some(Value::String(component.into())),
+                other => row.value(other),
+            };
+            let columns: Vec<_> =
+                asked.columns().map(|column| value(column.name())).collect();
+            self.table.push(columns);
+        }
+        true
+    }
+
+    /// Makes the result.
+    fn finish(self, asked: &Specification, now: Timestamp) -> ResultStatement {
+        let when = When::between(self.start.unwrap_or(now), self.end.unwrap_or(now));
+        let mut result = ResultStatement::of(asked, when, self.table);
+        result.set_label(asked.label().map(ToOwned::to_owned));
+        result
+    }
+}
+
+/// Takes room for what a component has yielded, with a cell for its name in each row. Says
+/// whether there is enough: one message must hold it all.
+fn take_room(room: &mut usize, part: &Yield, rows: usize, name: &str) -> bool {
+    let bytes = part.bytes.saturating_add(rows.saturating_mul(name.len() + 3));
+    let is_enough = bytes <= *room;
+    if is_enough {
+        *room -= bytes;
+    }
+    is_enough
+}
+
+/// Why the rows of a component are left out.
+const NO_ROOM: &str = "its rows do not fit into one result; its own result has them";
 
 /// Makes one result of what components have yielded. Those that have failed are told in the
 /// metadata; if all have, it is their reasons.
 pub(crate) fn merge(
     asked: &Specification,
-    parts: Vec<(Identity, Option<Message>)>,
+    parts: Vec<Yield>,
     registries: &Registries,
     now: Timestamp,
 ) -> Result<ResultStatement, String> {
-    let mut table = Table::new(asked.columns());
-    let (mut start, mut end) = (None::<Timestamp>, None::<Timestamp>);
-    let count = parts.len();
+    let mut joined = Joined::new(asked);
+    let (count, mut room) = (parts.len(), MERGED_BYTES);
     let mut missing = Vec::new();
-    let mut is_full = false;
-    for (component, message) in parts {
-        let name = component.to_string();
-        let result = match message {
-            Some(Message::Result(result)) => result,
-            Some(Message::Exception(exception)) => {
-                missing.push(format!("{name}: {}", exception.message()));
-                continue;
+    for part in parts {
+        let name = part.component.to_string();
+        match &part.message {
+            Some(Message::Result(result)) => {
+                let rows = result.table().rows();
+                let has_room = take_room(&mut room, &part, rows, &name)
+                    && joined.add(asked, &name, result, now);
+                if !has_room {
+                    missing.push(format!("{name}: {NO_ROOM}"));
+                }
             }
-            Some(_) | None => {
-                missing.push(format!("{name}: nothing came"));
-                continue;
-            }
-        };
-        let bounds = result.when().bounds(now);
-        start = start.into_iter().chain(bounds.start).min();
-        end = end.into_iter().chain(bounds.end).max();
-        for row in result.table().iter() {
-            if table.rows() == mplane::limits::RESULT_ROWS {
-                is_full = true;
-                break;
-            }
-            let value = |element: &str| match element {
-                IDENTITY => Some(Value::String(name.as_str().into())),
-                other => row.value(other),
-            };
-            let columns: Vec<_> =
-                asked.columns().map(|column| value(column.name())).collect();
-            table.push(columns);
+            other => missing.push(failure(&name, other.as_ref())),
         }
     }
     if missing.len() == count {
         return Err(missing.join("; "));
     }
-    let when = When::between(start.unwrap_or(now), end.unwrap_or(now));
-    let mut result = ResultStatement::of(asked, when, table);
-    if is_full {
-        missing.push("there are more rows than a result may have".into());
-    }
+    let mut result = joined.finish(asked, now);
     if !missing.is_empty()
         && let Ok(element) = registries.element(PLATFORM, "measurement.incomplete")
     {
@@ -232,14 +282,137 @@ pub(crate) fn merge(
     Ok(result)
 }
 
+/// Says why there are no rows of a component.
+fn failure(name: &str, message: Option<&Message>) -> String {
+    match message {
+        Some(Message::Exception(exception)) => format!("{name}: {}", exception.message()),
+        Some(_) | None => format!("{name}: nothing came"),
+    }
+}
+
+/// Makes one envelope of the repeats of components: a result for each measurement, with the
+/// rows of all, and an exception for each component that has failed. If all have failed, it
+/// is their reasons.
+pub(crate) fn merge_repeats(
+    asked: &Specification,
+    parts: Vec<Yield>,
+    now: Timestamp,
+) -> Result<Envelope, String> {
+    let repeats = Repeats::of(asked, parts, now);
+    if repeats.results.is_empty() {
+        return Err(repeats.missing.join("; "));
+    }
+    Ok(repeats.envelope(asked, now, true))
+}
+
+/// Makes one envelope of the repeats of components as far as they have come; `None` if there
+/// are no results yet.
+pub(crate) fn so_far(
+    asked: &Specification,
+    parts: Vec<Yield>,
+    now: Timestamp,
+) -> Option<Envelope> {
+    let mut repeats = Repeats::of(asked, parts, now);
+    // Nobody has failed who has not come yet.
+    repeats.missing.clear();
+    (!repeats.results.is_empty()).then(|| repeats.envelope(asked, now, false))
+}
+
+/// What came of the repeats of many components.
+struct Repeats {
+    /// The measurements, by their number.
+    results: BTreeMap<i128, Joined>,
+    /// Why there is nothing of others.
+    missing: Vec<String>,
+}
+
+impl Repeats {
+    /// Puts together what was measured at the same time: starts are spread, and clocks differ
+    /// a little, so those belong together that are nearest to the same multiple of the period.
+    fn of(asked: &Specification, parts: Vec<Yield>, now: Timestamp) -> Self {
+        let mut measured = Vec::new();
+        let (mut missing, mut room) = (Vec::new(), MERGED_BYTES);
+        for part in parts {
+            let name = part.component.to_string();
+            let messages = match &part.message {
+                Some(Message::Envelope(results)) => results.messages(),
+                Some(result @ Message::Result(_)) => std::slice::from_ref(result),
+                other => {
+                    missing.push(failure(&name, other.as_ref()));
+                    continue;
+                }
+            };
+            let results: Vec<_> = messages
+                .iter()
+                .filter_map(|message| match message {
+                    Message::Result(result) => Some(result.clone()),
+                    _ => None,
+                })
+                .collect();
+            let rows = results.iter().map(|result| result.table().rows()).sum();
+            if !take_room(&mut room, &part, rows, &name) {
+                missing.push(format!("{name}: {NO_ROOM}"));
+                continue;
+            }
+            for message in messages {
+                if let Message::Exception(exception) = message {
+                    missing.push(format!("{name}: {}", exception.message()));
+                }
+            }
+            measured.extend(results.into_iter().map(|result| (name.clone(), result)));
+        }
+        let start = |result: &ResultStatement| result.when().bounds(now).start;
+        let first = measured.iter().filter_map(|(_, result)| start(result)).min();
+        let period = asked.when().period().map(|period| period.as_micros());
+        let number = |result: &ResultStatement| {
+            let since = start(result)?.duration_since(first?).as_micros();
+            let period = period.and_then(|period| i128::try_from(period).ok());
+            Some(match period.filter(|period| *period > 0) {
+                Some(period) => (since + period / 2) / period,
+                None => since,
+            })
+        };
+        let mut results = BTreeMap::new();
+        for (name, result) in &measured {
+            let joined = results
+                .entry(number(result).unwrap_or_default())
+                .or_insert_with(|| Joined::new(asked));
+            if !joined.add(asked, name, result, now) {
+                missing.push(format!("{name}: {NO_ROOM}"));
+            }
+        }
+        Self { results, missing }
+    }
+
+    /// Makes the envelope.
+    fn envelope(self, asked: &Specification, now: Timestamp, are_all: bool) -> Envelope {
+        let starts = self.results.values().filter_map(|joined| joined.start);
+        let (first, latest) = (starts.clone().min(), starts.max());
+        let last = self.results.values().filter_map(|joined| joined.end).max();
+        let until = if are_all { last.into_iter().chain([now]).max() } else { latest };
+        let mut messages: Vec<Message> = self
+            .results
+            .into_values()
+            .map(|joined| joined.finish(asked, now).into())
+            .collect();
+        let token = asked.token();
+        let failures = self.missing.into_iter().take(WIDTH);
+        messages.extend(
+            failures.map(|reason| Exception::new(Some(token.clone()), reason).into()),
+        );
+        let mut envelope = Envelope::of(messages).with_content("result");
+        envelope.keep_last(limits::ENVELOPE_CONTENTS);
+        envelope.set_token(Some(token));
+        envelope.set_label(asked.label().map(ToOwned::to_owned));
+        let scope = When::between(first.unwrap_or(now), until.unwrap_or(now));
+        envelope.set_when(Some(scope.with_period(asked.when().period())));
+        envelope
+    }
+}
+
 /// A fan-out that cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SplitError {
-    /// It is repeated.
-    #[error(
-        "a repeat cannot be asked of all components at once; ask each, or all without repeat"
-    )]
-    Repeat,
     /// Too many components.
     #[error(
         "{components} components are meant, a specification is handed to {WIDTH} at most; \
@@ -283,28 +456,12 @@ mod tests {
             ("location.civil=*Turin", true),
             ("location.civil=Turin", false),
             ("location.latitude=*", false),
+            ("Demo.*&location.civil=*Turin", true),
+            ("Demo.*&location.civil=*Milan", false),
+            ("probe-2&location.civil=*Turin", false),
         ] {
             let name = choice.component.to_string();
             assert_eq!(is_meant(pattern, &choice, &name), expected, "{pattern}");
-        }
-    }
-
-    #[test]
-    fn patterns_stand_for_any_text() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("*", "a.b", true),
-            ("a*", "a.b", true),
-            ("*b", "a.b", true),
-            ("a*c", "a.b", false),
-            ("*.Components.probe-*", "Demo.Components.probe-1", true),
-            ("*.Components.probe-*", "Demo.Clients.probe-1", false),
-            ("a.b", "a.b", true),
-            ("a.b", "a.bc", false),
-            ("a*a", "a", false),
-            ("a**b", "a.b", true),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod life;
 pub mod metrics;
 #[cfg(test)]
 mod openapi_tests;
+mod pattern;
 pub mod relay;
 pub mod ri;
 #[cfg(test)]

@@ -75,9 +75,12 @@ pub enum Event {
     Promised,
     /// The component delivers a result or an exception.
     Delivered(End),
-    /// The component delivers an envelope of results: those so far if it was asked for them,
-    /// else all.
-    DeliveredSeveral,
+    /// The component delivers an envelope of results: all of them, or those so far.
+    DeliveredSeveral {
+        /// Whether nothing more is to come. The scope of the envelope tells, not who has
+        /// asked: what is posted may be posted twice, and answers may be lost.
+        are_all: bool,
+    },
     /// The client wants to know the results so far.
     ProgressAsked,
     /// The client does not want it any more.
@@ -126,6 +129,11 @@ impl Asked {
 }
 
 impl Life {
+    /// Says whether it has ended.
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.state, State::Settled(_))
+    }
+
     /// The life of what was just accepted.
     pub const BEGIN: Self = Self {
         state: State::Queued,
@@ -134,13 +142,19 @@ impl Life {
         progress: Asked::Unasked,
         has_results: false,
     };
+
+    /// The life of what was just accepted for many components: its parts are handed out.
+    pub const BEGIN_WHOLE: Self = Self { state: State::Receipted, ..Self::BEGIN };
 }
 
 /// Makes one step. The first result wins: what comes later changes nothing.
 pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
     let to = |state| Life { state, ..life };
     if matches!(life.state, State::Settled(_)) {
-        let is_delivered = matches!(event, Event::Delivered(_) | Event::DeliveredSeveral);
+        let is_delivered = matches!(
+            event,
+            Event::Delivered(_) | Event::DeliveredSeveral { are_all: true }
+        );
         let effect = if is_delivered { Effect::TooLate } else { Effect::Nothing };
         return (life, effect);
     }
@@ -164,13 +178,12 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
             (to(State::Receipted), Effect::Noted)
         }
         (_, Event::Delivered(end)) => (to(State::Settled(end)), Effect::Settle(end)),
-        // Should these be all of them, it says so again when nobody has asked.
-        (_, Event::DeliveredSeveral) if life.progress == Asked::Sent => {
+        (_, Event::DeliveredSeveral { are_all: false }) => {
             let life = to(State::Receipted);
             let life = Life { progress: Asked::Unasked, has_results: true, ..life };
             (life, Effect::Progress)
         }
-        (_, Event::DeliveredSeveral) => {
+        (_, Event::DeliveredSeveral { are_all: true }) => {
             (to(State::Settled(End::Result)), Effect::Settle(End::Result))
         }
         (State::Receipted, Event::ProgressAsked) if life.progress == Asked::Unasked => {
@@ -186,10 +199,13 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
         (State::Queued, Event::Interrupted) if life.epoch == 0 => {
             (to(State::Settled(End::Interrupted)), Effect::Settle(End::Interrupted))
         }
-        // One that was handed out before may run.
+        // One that was handed out before may run. Who insists is passed on once more: the
+        // first may have been lost on the way.
         (_, Event::Interrupted) => match life.interrupt {
-            Asked::Unasked => (Life { interrupt: Asked::Queued, ..life }, Effect::Wake),
-            Asked::Queued | Asked::Sent => (life, Effect::Nothing),
+            Asked::Unasked | Asked::Sent => {
+                (Life { interrupt: Asked::Queued, ..life }, Effect::Wake)
+            }
+            Asked::Queued => (life, Effect::Nothing),
         },
         (State::Handed { lease: Some(lease) }, Event::LeaseOver) if lease <= now => (
             Life { interrupt: life.interrupt.again(), ..to(State::Queued) },
@@ -203,12 +219,10 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
                 State::Handed { .. } => State::Queued,
                 other => other,
             };
-            // A request for results so far stays as it is: its answer may be on its way, and
-            // would be taken for all results.
-            let interrupt = life.interrupt.again();
-            let is_queued = (state, interrupt) != (life.state, life.interrupt);
-            let effect = if is_queued { Effect::Wake } else { Effect::Nothing };
-            (Life { state, interrupt, ..life }, effect)
+            let (interrupt, progress) = (life.interrupt.again(), life.progress.again());
+            let again = Life { state, interrupt, progress, ..life };
+            let effect = if again == life { Effect::Nothing } else { Effect::Wake };
+            (again, effect)
         }
         (
             _,
@@ -267,6 +281,9 @@ mod tests {
         let (life, effect) = step(life, FETCHED, NOON);
         assert_eq!((life.interrupt, effect), (Asked::Sent, Effect::HandInterrupt));
         assert_eq!(step(life, FETCHED, NOON).1, Effect::Nothing);
+        // Who insists is heard.
+        let (life, effect) = step(life, Event::Interrupted, NOON);
+        assert_eq!((life.interrupt, effect), (Asked::Queued, Effect::Wake));
     }
 
     #[test]
@@ -295,15 +312,13 @@ mod tests {
         assert_eq!((life.state, effect), (State::Queued, Effect::Wake));
         let (late, _) = step(life, Event::Promised, NOON);
         assert_eq!(late.state, State::Receipted, "it had arrived");
-        // So are interrupts. Results so far may be on their way.
+        // So are interrupts, and requests for the results so far.
         let events = [FETCHED, Event::Promised, Event::ProgressAsked, Event::Interrupted];
         let (told, _) = live(events.into_iter().chain([FETCHED, FETCHED]));
         assert_eq!((told.interrupt, told.progress), (Asked::Sent, Asked::Sent));
         let (life, effect) = step(told, Event::Restarted, NOON);
         assert_eq!((life.state, effect), (State::Receipted, Effect::Wake));
-        assert_eq!((life.interrupt, life.progress), (Asked::Queued, Asked::Sent));
-        let (_, effect) = step(life, Event::DeliveredSeveral, NOON);
-        assert_eq!(effect, Effect::Progress, "they are not all");
+        assert_eq!((life.interrupt, life.progress), (Asked::Queued, Asked::Queued));
         // An interrupt that was lost with its specification is told again with it.
         let (both, _) = live([FETCHED, Event::Interrupted, FETCHED]);
         assert_eq!(both.interrupt, Asked::Sent);
@@ -330,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn results_so_far_are_those_that_were_asked_for() {
+    fn results_so_far_end_nothing() {
         let (life, effect) = live([FETCHED, Event::Promised, Event::ProgressAsked]);
         assert_eq!((life.progress, effect), (Asked::Queued, Effect::Wake));
         assert_eq!(step(life, Event::ProgressAsked, NOON).1, Effect::Nothing);
@@ -338,11 +353,17 @@ mod tests {
         assert_eq!(effect, Effect::HandRedemption);
         let (none_yet, effect) = step(life, Event::Promised, NOON);
         assert_eq!((none_yet.progress, effect), (Asked::Unasked, Effect::Noted));
-        let (life, effect) = step(life, Event::DeliveredSeveral, NOON);
+        let so_far = Event::DeliveredSeveral { are_all: false };
+        let (life, effect) = step(life, so_far, NOON);
         assert_eq!((life.state, effect), (State::Receipted, Effect::Progress));
+        // The same once more, and what was not asked for.
+        for event in [so_far, Event::Promised, so_far] {
+            assert_eq!(step(life, event, NOON).0, life);
+        }
         let (_, over) = step(life, Event::TimeOver, NOON);
         assert_eq!(over, Effect::Settle(End::Result), "what is there is the result");
-        let (_, all) = step(life, Event::DeliveredSeveral, NOON);
-        assert_eq!(all, Effect::Settle(End::Result), "nobody had asked");
+        let (all, effect) = step(life, Event::DeliveredSeveral { are_all: true }, NOON);
+        assert_eq!(effect, Effect::Settle(End::Result));
+        assert_eq!(step(all, so_far, NOON).1, Effect::Nothing, "it says nothing new");
     }
 }

@@ -40,8 +40,10 @@ pub struct SupervisorMetrics {
     pub(crate) shed: Counter,
     /// From acceptance to hand-out.
     pub(crate) dispatch: Histogram,
-    /// How long an acceptance takes in the store.
-    pub(crate) store: Histogram,
+    /// How long transactions take in the store, by what they do.
+    pub(crate) store: Family<TransactionLabel, Histogram, fn() -> Histogram>,
+    /// Capabilities and reports that were not taken, by kind of message.
+    pub(crate) not_taken: Family<NotTakenLabel, Counter>,
     /// Components, by presence.
     pub(crate) components: Family<PresenceLabel, Gauge>,
     /// Components for which something is queued.
@@ -78,6 +80,32 @@ pub(crate) enum RefusedReason {
     client,
 }
 
+/// What a transaction does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TransactionLabel {
+    pub(crate) transaction: Transaction,
+}
+
+/// What a transaction does, of those that components and clients wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are those of label values")]
+pub(crate) enum Transaction {
+    /// A capability is registered.
+    register,
+    /// A specification is accepted.
+    accept,
+    /// What is queued is handed out.
+    fetch,
+    /// A result is taken.
+    deliver,
+}
+
+/// What was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct NotTakenLabel {
+    pub(crate) kind: &'static str,
+}
+
 /// How a specification ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct EndLabel {
@@ -104,7 +132,8 @@ impl Default for SupervisorMetrics {
             store_failures: Counter::default(),
             shed: Counter::default(),
             dispatch: Histogram::new(DISPATCH_S),
-            store: Histogram::new(STORE_S),
+            store: Family::new_with_constructor(|| Histogram::new(STORE_S)),
+            not_taken: Family::default(),
             components: Family::default(),
             pending: Gauge::default(),
             queued: Gauge::default(),
@@ -117,6 +146,11 @@ impl Default for SupervisorMetrics {
 }
 
 impl SupervisorMetrics {
+    /// Counts a message of a component that was not taken.
+    pub(crate) fn not_taken(&self, kind: &'static str) {
+        self.not_taken.get_or_create(&NotTakenLabel { kind }).inc();
+    }
+
     /// Registers the metrics to be shown.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("mplane_supervisor");
@@ -155,8 +189,10 @@ impl SupervisorMetrics {
         let help = "How long the first of what components are to fetch has waited";
         let age = self.queued_age.clone();
         registry.register_with_unit("queued_age", help, Unit::Seconds, age);
-        let help = "How long an acceptance takes in the store";
+        let help = "How long transactions take in the store";
         registry.register_with_unit("store", help, Unit::Seconds, self.store.clone());
+        let help = "Capabilities and reports of components that were not taken";
+        registry.register("messages_not_taken", help, self.not_taken.clone());
         let components = self.components.clone();
         registry.register("components", "Components, by presence", components);
         for (name, help, gauge) in [

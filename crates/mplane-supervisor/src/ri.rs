@@ -19,15 +19,19 @@ use jiff::Timestamp;
 use mplane::access::{Act, permit};
 use mplane::exchange::component::without_serial;
 use mplane::json::{self, MEDIA_TYPE};
-use mplane::message::{Capability, Message};
+use mplane::message::{Capability, Message, Specification};
 use mplane_runtime::http::Peer;
 use mplane_runtime::http::routes::{Refused, answer, message_answer, read_body};
 use mplane_runtime::tls::fresh_token;
 use serde_json::value::RawValue;
+use tracing::warn;
 
 use crate::life::State as LifeState;
 use crate::server::{INSIDE, Supervisor, plain, to_its_end};
 use crate::store::Told;
+
+/// Capabilities shown at once.
+const MOST: usize = 10_000;
 
 /// The answer to who is no client.
 const CLIENTS_ONLY: &str = "Not Authorized. Only Clients can use this function";
@@ -61,7 +65,15 @@ async fn show_capability(
         return plain(StatusCode::UNAUTHORIZED, CLIENTS_ONLY);
     }
     let relay = supervisor.relay();
-    let offers = relay.offers_by_component(&peer.identity, Timestamp::now());
+    let offers = relay.offers_by_component(&peer.identity, MOST + 1, Timestamp::now());
+    if offers.len() > MOST {
+        // Nothing is cut in silence, and who asks here knows no pages.
+        let text = format!(
+            "more than {MOST} capabilities are offered here; GET /capabilities shows them \
+             page by page"
+        );
+        return plain(StatusCode::SERVICE_UNAVAILABLE, &text);
+    }
     let mut shown: BTreeMap<String, Vec<Message>> = BTreeMap::new();
     for (component, capability) in offers {
         // Who asks here has the elements of who writes arrays.
@@ -108,6 +120,13 @@ async fn register_specification(
     };
     let relay = supervisor.relay();
     let Some(known) = relay.component_named(&peer.identity, &component) else {
+        // Whichever registry it is of: that it was refused is on record.
+        let read = json::decode(text.get().as_bytes(), relay.ri())
+            .or_else(|_| json::decode(text.get().as_bytes(), relay.registries()));
+        if let Ok(Message::Specification(asked)) = read {
+            let reason = format!("there is no component {component} for it");
+            note_refused(&supervisor, &peer, &asked, reason).await;
+        }
         return plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "Specification is unavailable. The component for the requested measure was not \
@@ -122,6 +141,8 @@ async fn register_specification(
     // The label says which capability is meant, and nothing else does.
     let label = without_serial(specification.label().unwrap_or_default());
     if !relay.is_offered(&peer.identity, &known, label) {
+        let reason = format!("component {component} does not offer {label}");
+        note_refused(&supervisor, &peer, &specification, reason).await;
         return plain(StatusCode::FORBIDDEN, "This measure doesn't exist");
     }
     let (asker, identity) = (Arc::clone(&supervisor), peer.identity.clone());
@@ -143,6 +164,20 @@ async fn register_specification(
             }
             other => message_answer(StatusCode::OK, &other, &peer),
         },
+    }
+}
+
+/// Writes down that a specification was refused.
+async fn note_refused(
+    supervisor: &Supervisor,
+    peer: &Peer,
+    asked: &Specification,
+    reason: String,
+) {
+    let (client, now) = (&peer.identity, Timestamp::now());
+    if let Err(error) = supervisor.relay().note_refused(client, asked, reason, now).await
+    {
+        warn!(%client, %error, "a refusal is not on record");
     }
 }
 
@@ -173,7 +208,10 @@ async fn show_result(
             return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
         }
         Ok(None) => return plain(StatusCode::FORBIDDEN, "Unexpected Redemption"),
-        Ok(Some(Told::Pending(known, _))) if known.life.state == LifeState::Queued => {
+        Ok(Some(Told::Pending(known, _)))
+            if known.life.state == LifeState::Queued
+                && relay.permit_known(&peer.identity, &known).is_ok() =>
+        {
             let registries = relay.registries_of(&known.component);
             let asked = known.asked.unwrap_or_default();
             if let Ok(specification) = json::decode(asked.as_bytes(), registries) {
@@ -190,7 +228,8 @@ async fn show_result(
     });
     match handled.await {
         None => plain(StatusCode::SERVICE_UNAVAILABLE, INSIDE),
-        Some(reply) => match reply.message {
+        Some(Err(error)) => plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Some(Ok(reply)) => match reply.message {
             Message::Receipt(mut receipt) => {
                 receipt.set_label(None);
                 message_answer(StatusCode::OK, &receipt.into(), &peer)

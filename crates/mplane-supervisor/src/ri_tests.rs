@@ -25,6 +25,7 @@ const RECORD: &str = include_str!("../vectors/client-supervisor-probe.json");
 pub(crate) async fn supervisor(folder: &tempfile::TempDir) -> Arc<Supervisor> {
     let settings = Settings {
         expiry: SignedDuration::from_hours(1),
+        hand_outs: Vec::new(),
         retention: Retention {
             results: Duration::from_secs(3_600),
             stories: Duration::from_secs(3_600),

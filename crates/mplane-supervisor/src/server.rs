@@ -1,7 +1,6 @@
 //! The supervisor over HTTP, mostly with TLS: one port for components and clients.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +14,12 @@ use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Act, Policy, permit};
 use mplane::json::{self, MEDIA_TYPE, Unreadable};
-use mplane::message::{Capability, Envelope, Message, Redemption};
+use mplane::message::{Capability, Envelope, Message};
 use mplane::registry::Registries;
+use mplane::token::Token;
 use mplane_runtime::http::routes::{
-    Page, Responder, answer, client_routes, later, read_messages, read_parts,
+    Answering, NotNow, Page, Responder, answer, client_routes, later, read_messages,
+    read_parts,
 };
 use mplane_runtime::http::{Origin, Peer, clock_ahead_s, path, preferred_wait};
 use mplane_runtime::tls::fresh_token;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::directory::{About, Dialect};
-use crate::relay::{OpenRelayError, Relay, Reply, ReportError};
+use crate::relay::{HandOut, Limits, OpenRelayError, Relay, Reply, ReportError};
 use crate::ri::ri_routes;
 use crate::store::{Retention, Room, Store, StoreError, Swept};
 use crate::tell::tell_routes;
@@ -52,10 +53,12 @@ pub(crate) const WAITING: usize = 10_000;
 const VERSION: usize = 100;
 
 /// How a supervisor works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a component is offered after it was heard of.
     pub expiry: SignedDuration,
+    /// Which hand-outs are made again.
+    pub hand_outs: Vec<HandOut>,
     /// What is kept how long.
     pub retention: Retention,
     /// How many specifications may be open.
@@ -63,6 +66,14 @@ pub struct Settings {
     /// Whether components that are not known are asked to register with 428, as some
     /// dialects want it, and not with 404.
     pub is_428: bool,
+}
+
+impl Settings {
+    /// Returns what of it is for the relay.
+    fn limits(&self) -> Limits {
+        let (room, hand_outs) = (self.room, self.hand_outs.clone());
+        Limits { expiry: self.expiry, room, hand_outs }
+    }
 }
 
 /// A supervisor that serves components and clients.
@@ -83,10 +94,8 @@ impl Supervisor {
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, OpenRelayError> {
-        let known = registries.clone();
-        let (expiry, room) = (settings.expiry, settings.room);
-        let relay =
-            Relay::new(store, known, policy, expiry, room, Timestamp::now()).await?;
+        let (known, limits) = (registries.clone(), settings.limits());
+        let relay = Relay::new(store, known, policy, limits, Timestamp::now()).await?;
         let settings = Mutex::new(settings);
         let supervisor = Arc::new(Self { registries, relay, settings, shutdown });
         tokio::spawn(keep_time(Arc::clone(&supervisor)));
@@ -131,8 +140,8 @@ impl Supervisor {
 
     /// Sets how it works from now on.
     pub fn set_settings(&self, settings: Settings) {
+        self.relay.set_limits(settings.limits());
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
-        self.relay.set_limits(settings.expiry, settings.room);
     }
 
     /// Waits until all is written down, after `shutdown`.
@@ -190,6 +199,7 @@ async fn keep_house(supervisor: Arc<Supervisor>) {
 async fn sweep(supervisor: &Supervisor) -> Result<(), StoreError> {
     let retention =
         supervisor.settings.lock().unwrap_or_else(PoisonError::into_inner).retention;
+    supervisor.relay.forget_gone(retention.stories, Timestamp::now()).await?;
     loop {
         let swept = supervisor.relay.store().sweep(retention, Timestamp::now()).await?;
         if swept == Swept::default() {
@@ -223,6 +233,7 @@ async fn register_capability(
     request: Request,
 ) -> Response<Body> {
     let about = about(&request);
+    let part = request.uri().query().map(ToOwned::to_owned);
     let known = &supervisor.registries;
     let parts = match read_parts(request, known, supervisor.relay.ri()).await {
         Ok(parts) => parts,
@@ -230,6 +241,9 @@ async fn register_capability(
     };
     let dialect = if parts.is_array { Dialect::Array } else { Dialect::Envelope };
     let permitted = permit(&peer.identity, Act::Serve);
+    if matches!(part.as_deref(), Some(path::FIRST | path::WHOLE)) {
+        supervisor.relay.registration_begins(&peer.identity);
+    }
     // All are on their way before the first is waited for: one commit takes them.
     let mut registering = Vec::with_capacity(parts.messages.len());
     for (index, message) in parts.messages.into_iter().enumerate() {
@@ -275,6 +289,7 @@ async fn register_capability(
             Err(reason) => {
                 warn!(component = %peer.identity, capability = name, reason,
                     "refused a capability");
+                supervisor.relay.metrics().not_taken("capability");
                 json!({"registered": "no", "reason": reason})
             }
         };
@@ -282,8 +297,12 @@ async fn register_capability(
     }
     let (again, from) = (Arc::clone(&supervisor), peer.identity.clone());
     let again = to_its_end(async move {
+        let now = Timestamp::now();
         again.relay.describe(&from, about).await?;
-        again.relay.registered_again(&from, Timestamp::now()).await
+        if matches!(part.as_deref(), Some(path::LAST | path::WHOLE)) {
+            again.relay.registration_ends(&from, now).await?;
+        }
+        again.relay.registered_again(&from, now).await
     });
     if let Some(Err(error)) = again.await {
         warn!(component = %peer.identity, %error, "what is known of it could not be written");
@@ -357,12 +376,6 @@ async fn show_specification(
         if let Message::Specification(specification) = message {
             specification.set_link(own_link(&peer, request.headers()));
         }
-        info!(
-            component = %peer.identity,
-            kind = %message.kind(),
-            label = message.label(),
-            "handed out"
-        );
     }
     // Last: who reads it stops reading there.
     messages.extend(supervisor.relay.callback(&peer.identity, Timestamp::now()));
@@ -424,7 +437,7 @@ async fn register_result(
             reporter.relay.report(&identity, message, Timestamp::now()).await
         });
         match reported.await {
-            Some(Ok(())) => info!(component = %peer.identity, %kind, "reported"),
+            Some(Ok(())) => {}
             Some(Err(ReportError::Store(error))) => {
                 return unavailable(&error.to_string());
             }
@@ -432,6 +445,7 @@ async fn register_result(
             Some(Err(error)) => {
                 warn!(component = %peer.identity, %kind, reason = %error,
                     "refused a report");
+                supervisor.relay.metrics().not_taken(kind.key());
                 refused = Some(error.to_string());
             }
         }
@@ -443,7 +457,7 @@ async fn register_result(
 }
 
 /// What a peer hears when the supervisor fails inside.
-pub(crate) const INSIDE: &str = "the supervisor failed inside; try again later";
+pub(crate) const INSIDE: &str = "the supervisor failed inside";
 
 /// Makes an answer to what cannot be done now.
 fn unavailable(reason: &str) -> Response<Body> {
@@ -489,11 +503,12 @@ impl Responder for Facing {
         peer: &'a Peer,
         message: Message,
         wait: Duration,
-    ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
+    ) -> Answering<'a> {
         Box::pin(async move {
-            info!(client = %peer.identity, kind = %message.kind(), label = message.label(),
+            let (kind, label) = (message.kind(), message.label().map(ToOwned::to_owned));
+            let mut reply = self.handle(peer, message).await?;
+            info!(client = %peer.identity, %kind, label, specification = reply.about(),
                 "received");
-            let mut reply = self.handle(peer, message).await;
             let deadline = tokio::time::Instant::now() + wait;
             while let (Some(id), Some(token)) = (reply.pending, reply.message.token())
                 && !wait.is_zero()
@@ -501,22 +516,20 @@ impl Responder for Facing {
                 let waiter = self.0.relay.wait_for_end(id);
                 let news = waiter.news();
                 // It may have ended since it was asked.
-                let redemption = Redemption::token_only("measure", token);
-                reply = self.handle(peer, redemption.clone().into()).await;
+                reply = self.look_again(peer, &token, reply).await;
                 if reply.pending.is_none() {
                     break;
                 }
-                tokio::select! {
-                    waited = tokio::time::timeout_at(deadline, news) => {
-                        if waited.is_err() {
-                            break;
-                        }
-                    }
+                let waited = tokio::select! {
+                    waited = tokio::time::timeout_at(deadline, news) => waited,
                     () = self.0.shutdown.cancelled() => break,
+                };
+                if waited.is_err() {
+                    break;
                 }
-                reply = self.handle(peer, redemption.into()).await;
+                reply = self.look_again(peer, &token, reply).await;
             }
-            reply.message
+            Ok(reply.message)
         })
     }
 
@@ -527,17 +540,31 @@ impl Responder for Facing {
 
 impl Facing {
     /// Answers a message without waiting.
-    async fn handle(&self, peer: &Peer, message: Message) -> Reply {
+    async fn handle(&self, peer: &Peer, message: Message) -> Result<Reply, NotNow> {
         let fresh = [fresh_token(), fresh_token()];
-        let token = message.token();
         let (supervisor, identity) = (Arc::clone(&self.0), peer.identity.clone());
         let handled = to_its_end(async move {
             supervisor.relay.handle(&identity, message, fresh, Timestamp::now()).await
         });
-        let reply = handled.await.unwrap_or_else(|| Reply::failed(token));
+        let not_now = |reason: String| NotNow { reason };
+        let handled = handled.await.ok_or_else(|| not_now(INSIDE.into()))?;
+        let reply = handled.map_err(|error| not_now(error.to_string()))?;
         if let Some(withheld) = &reply.withheld {
             warn!(client = %peer.identity, %withheld, "refused by the access rules");
         }
-        reply
+        Ok(reply)
+    }
+
+    /// Returns what there is now to answer a client that waits; the answer so far if that
+    /// cannot be told.
+    async fn look_again(&self, peer: &Peer, token: &Token, reply: Reply) -> Reply {
+        let now = Timestamp::now();
+        match self.0.relay.look_again(&peer.identity, token, now).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                warn!(client = %peer.identity, %error, "waits, and cannot be told");
+                reply
+            }
+        }
     }
 }

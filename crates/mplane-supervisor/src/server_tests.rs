@@ -48,6 +48,7 @@ impl Bench {
     async fn open(folder: TempDir) -> Self {
         let settings = Settings {
             expiry: SignedDuration::from_hours(1),
+            hand_outs: Vec::new(),
             retention: Retention {
                 results: Duration::from_secs(3_600),
                 stories: Duration::from_secs(3_600),

@@ -4,7 +4,6 @@
 //! A client is told of its own specifications, and of the components whose capabilities it
 //! may use. Who can read the files of the store is told all by `mplane why` and the like.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +18,7 @@ use mplane_runtime::http::Peer;
 use mplane_runtime::http::routes::answer;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::Component;
+use crate::directory::{Component, Directory, May};
 use crate::relay::Relay;
 use crate::server::Supervisor;
 use crate::store::{Filter, Offered, PAGE, Saved, StoreError, shown};
@@ -71,16 +70,17 @@ pub struct ComponentLine {
 }
 
 impl ComponentLine {
-    /// Makes the line of a component that is registered.
-    fn of(identity: &Identity, known: &Component, presence: &str) -> Self {
+    /// Makes the line of a component that is registered, with what a client may use of it.
+    fn of(identity: &Identity, known: &Component, presence: &str, may: &May<'_>) -> Self {
         let name = |capability: &Capability| {
             let token = || capability.token().to_string();
             capability.label().map_or_else(token, ToOwned::to_owned)
         };
+        let offered = known.offered().filter(|it| may(identity, it));
         Self {
             identity: identity.to_string(),
             presence: presence.to_owned(),
-            capabilities: known.capabilities().map(name).collect(),
+            capabilities: offered.map(name).collect(),
             dialect: known.dialect.word().to_owned(),
             features: known.features.to_string(),
             address: known.about.address.clone(),
@@ -175,33 +175,21 @@ fn list_components(
     query: &ComponentQuery,
     now: Timestamp,
 ) -> ComponentPage {
-    let permitted: BTreeSet<Identity> = relay.components_for(client);
-    relay.look(|directory| {
-        let expiry = directory.expiry();
-        let line = |identity: &Identity, known: &Component| {
-            ComponentLine::of(identity, known, known.presence(expiry, now).word())
-        };
-        // Identities as text, whose order is that of pages.
-        let lines: BTreeMap<String, ComponentLine> = directory
-            .components()
-            .filter(|(identity, _)| permitted.contains(*identity))
-            .map(|(identity, known)| (identity.to_string(), line(identity, known)))
-            .collect();
-        let mut lines = lines
-            .into_values()
-            .filter(|line| {
-                query.after.as_ref().is_none_or(|after| line.identity > *after)
-            })
-            .filter(|line| {
-                query.identity.as_ref().is_none_or(|part| line.identity.contains(part))
-            })
-            .filter(|line| query.presence.as_ref().is_none_or(|it| line.presence == *it));
-        let components: Vec<_> = lines.by_ref().take(COMPONENTS).collect();
-        let is_more = lines.next().is_some();
-        let last = components.last().filter(|_| is_more);
-        let after = last.map(|last| last.identity.clone());
-        ComponentPage { components, after }
-    })
+    let expiry = relay.look(Directory::expiry);
+    let after = query.after.as_deref().unwrap_or_default();
+    let (components, is_more) =
+        relay.look_over(client, after, COMPONENTS, |identity, known, may| {
+            let presence = known.presence(expiry, now).word();
+            let is_asked_for = query.presence.as_ref().is_none_or(|it| presence == *it)
+                && query
+                    .identity
+                    .as_ref()
+                    .is_none_or(|part| identity.to_string().contains(part));
+            is_asked_for.then(|| ComponentLine::of(identity, known, presence, may))
+        });
+    let last = components.last().filter(|_| is_more);
+    let after = last.map(|last| last.identity.clone());
+    ComponentPage { components, after }
 }
 
 /// Tells a client of one component, with what it offers and has offered of that which the
@@ -216,10 +204,9 @@ async fn component(
     }
     let (relay, now) = (supervisor.relay(), Timestamp::now());
     let line = relay.component_named(&peer.identity, &name).and_then(|identity| {
-        let line = relay.look(|directory| {
-            let known = directory.component(&identity)?;
-            let presence = known.presence(directory.expiry(), now).word();
-            Some(ComponentLine::of(&identity, known, presence))
+        let line = relay.look_at(&peer.identity, &identity, |known, expiry, may| {
+            let presence = known.presence(expiry, now).word();
+            ComponentLine::of(&identity, known, presence, may)
         });
         Some((identity, line?))
     });

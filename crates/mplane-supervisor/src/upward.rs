@@ -62,7 +62,7 @@ impl Upward {
     /// told to the other supervisor instead of a result ends the specification there. `None`
     /// if the supervisor fails inside; the other one hands it out again.
     async fn handle(&self, from: &Identity, message: Message) -> Option<Reply> {
-        info!(client = %from, kind = %message.kind(), label = message.label(), "received");
+        let (kind, label) = (message.kind(), message.label().map(ToOwned::to_owned));
         let fresh = [fresh_token(), fresh_token()];
         let reply = again(|| async {
             let (supervisor, identity) =
@@ -75,6 +75,7 @@ impl Upward {
             handled.await.transpose()
         });
         let reply = reply.await?;
+        info!(client = %from, %kind, label, specification = reply.about(), "received");
         if let Some(withheld) = &reply.withheld {
             warn!(client = %from, %withheld, "refused by the access rules");
         }
@@ -124,7 +125,7 @@ impl Deliveries {
         loop {
             let waiter = relay.wait_for_end(id);
             let news = waiter.news();
-            if again(|| ready(relay.store().has_ended(client, token))).await {
+            if again(|| relay.store().has_ended(client, token)).await {
                 break;
             }
             news.await;

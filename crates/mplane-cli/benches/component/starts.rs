@@ -183,7 +183,10 @@ async fn run(repeats: usize, is_together: bool, spool: &str) -> Told {
                 let names = ["Bench", "Clients", "cli-1"].map(Into::into);
                 let identity = Identity::new(names, Some("Clients"));
                 let peer = Peer { identity, features: Features::OURS };
-                component.respond(&peer, specification.into(), Duration::ZERO).await
+                component
+                    .respond(&peer, specification.into(), Duration::ZERO)
+                    .await
+                    .expect("it answers")
             })
         })
         .collect();

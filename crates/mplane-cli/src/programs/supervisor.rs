@@ -13,6 +13,7 @@ use mplane_runtime::metrics;
 use mplane_runtime::shutdown::Reloads;
 use mplane_runtime::tls::Credentials;
 use mplane_supervisor::caller::{Callee, call};
+use mplane_supervisor::relay::HandOut;
 use mplane_supervisor::server::{Settings, Supervisor};
 use mplane_supervisor::store::{Retention, Room, Store};
 use mplane_supervisor::upward::Upward;
@@ -233,6 +234,14 @@ fn settings(section: &SupervisorConfig) -> Settings {
     Settings {
         expiry: SignedDuration::try_from(section.component_expiry)
             .unwrap_or(SignedDuration::MAX),
+        hand_outs: section
+            .hand_out
+            .iter()
+            .map(|set| HandOut {
+                components: set.components.clone(),
+                lease: set.again.then_some(set.after),
+            })
+            .collect(),
         retention: Retention {
             results: section.result_age,
             stories: section.story_age,

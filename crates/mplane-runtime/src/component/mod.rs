@@ -11,8 +11,6 @@ mod supervisor_tests;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::http::Peer;
-use crate::http::routes::{Page, Responder};
+use crate::http::routes::{Answering, Page, Responder};
 use crate::initiator::{Letter, Outbox};
 use crate::metrics::ComponentMetrics;
 use crate::service::Service;
@@ -515,25 +513,25 @@ impl Responder for Listening {
         peer: &'a Peer,
         message: Message,
         wait: Duration,
-    ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>> {
+    ) -> Answering<'a> {
         Box::pin(async move {
             let reply = self.0.handle(&peer.identity, message, None).await;
             let (Some(job), Some(token)) = (reply.pending, reply.message.token()) else {
-                return reply.message;
+                return Ok(reply.message);
             };
             if wait.is_zero() {
-                return reply.message;
+                return Ok(reply.message);
             }
             if let Some(delivery) = self.0.delivery(job) {
                 tokio::select! {
                     () = delivery.cancelled() => {}
                     // A repeat may have come further.
                     () = tokio::time::sleep(wait) => {}
-                    () = self.0.shutdown.cancelled() => return reply.message,
+                    () = self.0.shutdown.cancelled() => return Ok(reply.message),
                 }
             }
             let redemption = mplane::message::Redemption::token_only("measure", token);
-            self.0.handle(&peer.identity, redemption.into(), None).await.message
+            Ok(self.0.handle(&peer.identity, redemption.into(), None).await.message)
         })
     }
 

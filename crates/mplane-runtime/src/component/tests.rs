@@ -86,7 +86,7 @@ impl Bench {
     }
 
     async fn ask(&self, message: impl Into<Message>, wait: Duration) -> Message {
-        self.listening.respond(&self.peer, message.into(), wait).await
+        self.listening.respond(&self.peer, message.into(), wait).await.unwrap()
     }
 
     fn specification(&self, when: &str) -> Specification {
@@ -166,7 +166,8 @@ async fn peers_that_are_no_clients_see_and_get_nothing() {
     // As the routes ask it.
     let guarded = Guarded(Arc::new(bench.listening));
     assert!(guarded.capabilities(&bench.peer, 0).capabilities.is_empty());
-    let reply = guarded.respond(&bench.peer, specification.into(), PATIENCE).await;
+    let reply =
+        guarded.respond(&bench.peer, specification.into(), PATIENCE).await.unwrap();
     let Message::Exception(exception) = reply else { panic!("unexpected: {reply}") };
     assert!(
         exception.message().contains("is a component and may not use"),

@@ -28,7 +28,7 @@ pub use self::connection::{
 };
 use self::legacy::{FromModule, TranslateError};
 pub use self::service::{ServiceEntry, ServiceKind};
-pub use self::supervisor::{SupervisorConfig, UnknownComponent};
+pub use self::supervisor::{HandOutConfig, SupervisorConfig, UnknownComponent};
 use crate::spool;
 use crate::tls::{Credentials, LoadCredentialsError};
 

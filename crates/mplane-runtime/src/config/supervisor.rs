@@ -23,6 +23,9 @@ pub struct SupervisorConfig {
     /// have.
     #[serde(default)]
     pub initiator: Vec<InitiatorConfig>,
+    /// Which hand-outs are made again; the first that names a component counts.
+    #[serde(default)]
+    pub hand_out: Vec<HandOutConfig>,
     /// The folder of its store; without it nothing is kept over a restart.
     pub data: Option<PathBuf>,
     /// How long a component is offered after it was heard of.
@@ -54,6 +57,24 @@ pub struct SupervisorConfig {
     pub client_specifications: u64,
 }
 
+/// Whether a hand-out that is not answered is made again.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HandOutConfig {
+    /// A pattern of the identities of components, in which `*` stands for any text.
+    pub components: String,
+    /// Whether it is made again.
+    pub again: bool,
+    /// How long it may stay without an answer before it is made again.
+    #[serde(default = "default_lease", deserialize_with = "duration")]
+    pub after: Duration,
+}
+
+/// Ten seconds: components answer at once.
+const fn default_lease() -> Duration {
+    Duration::from_secs(10)
+}
+
 /// How a component that is not known is answered when it asks for specifications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum UnknownComponent {
@@ -77,6 +98,7 @@ impl SupervisorConfig {
             component_listener,
             component: Vec::new(),
             initiator: Vec::new(),
+            hand_out: Vec::new(),
             data: None,
             component_expiry: default_expiry(),
             result_age: default_result_age(),

@@ -27,6 +27,13 @@ pub mod path {
     pub const CAPABILITY_PAGE: &str = "/capability";
     /// Where components offer capabilities to a supervisor.
     pub const REGISTER_CAPABILITY: &str = "/register/capability";
+    /// The query behind it of the first envelope of all that a component offers.
+    pub const FIRST: &str = "registration=first";
+    /// The query of the last one: what the component has offered before is not offered any
+    /// more, unless it has come since the first.
+    pub const LAST: &str = "registration=last";
+    /// The query of the only one.
+    pub const WHOLE: &str = "registration=whole";
     /// Where components fetch specifications from a supervisor.
     pub const SHOW_SPECIFICATION: &str = "/show/specification";
     /// Where components deliver receipts, results and exceptions.

@@ -37,10 +37,22 @@ pub trait Responder: Send + Sync + 'static {
         peer: &'a Peer,
         message: Message,
         wait: Duration,
-    ) -> Pin<Box<dyn Future<Output = Message> + Send + 'a>>;
+    ) -> Answering<'a>;
 
     /// Returns the registries that messages are read with.
     fn registries(&self) -> &Registries;
+}
+
+/// The answer to a message, which may take a while.
+pub type Answering<'a> =
+    Pin<Box<dyn Future<Output = Result<Message, NotNow>> + Send + 'a>>;
+
+/// A message that cannot be answered now. It changes nothing to send it again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; try again later")]
+pub struct NotNow {
+    /// Why.
+    pub reason: String,
 }
 
 /// A part of the capabilities that somebody offers.
@@ -87,13 +99,13 @@ impl Guarded {
         peer: &Peer,
         message: Message,
         wait: Duration,
-    ) -> Message {
+    ) -> Result<Message, NotNow> {
         match permit(&peer.identity, Act::Use) {
             Ok(()) => self.0.respond(peer, message, wait).await,
             Err(denied) => {
                 info!(%denied, "refused a message");
                 let token = message.token().unwrap_or_else(fresh_token);
-                Exception::new(Some(token), denied.to_string()).into()
+                Ok(Exception::new(Some(token), denied.to_string()).into())
             }
         }
     }
@@ -181,9 +193,15 @@ async fn respond(
             let wait = wait.unwrap_or_else(|| default_wait(&message));
             responder.respond(&peer, message, wait).await
         }
-        _ => Exception::new(Some(fresh_token()), "send one message").into(),
+        _ => Ok(Exception::new(Some(fresh_token()), "send one message").into()),
     };
-    message_answer(StatusCode::OK, &answered, &peer)
+    match answered {
+        Ok(answered) => message_answer(StatusCode::OK, &answered, &peer),
+        Err(not_now) => {
+            let (status, reason) = (StatusCode::SERVICE_UNAVAILABLE, not_now.to_string());
+            Refused { status, reason }.answer(&peer)
+        }
+    }
 }
 
 /// Returns how long a message waits for a result when the client does not say. Reference

@@ -61,17 +61,20 @@ pub(super) async fn register(
         (capabilities, Some(supervisor))
     };
     let core = readable(&capabilities, Features::NONE);
-    let answer = offer(client, initiator, &core).await?;
+    // It is told which parts are all that is offered: what it knows from before goes then.
+    let place = Place { is_first: true, is_last: core.len() == capabilities.len() };
+    let answer = offer(client, initiator, &core, place).await?;
     // Whoever answers may use what is offered from now on: it must be one who may.
     permit(&answer.identity, Act::Use)?;
     if expected.is_some_and(|expected| expected != answer.identity) {
         return Err(RegisterError::Other { identity: answer.identity });
     }
     let features = answer.features;
-    offer_beyond_core(client, initiator, &capabilities, features).await?;
+    let place = Place { is_first: false, is_last: true };
+    offer_beyond_core(client, initiator, &capabilities, features, place).await?;
     if !features.has(Feature::Registries) {
         // One that does not keep requests open may want to say when to come again.
-        offer(client, initiator, &[callback()]).await?;
+        offer(client, initiator, &[callback()], Place::MORE).await?;
     }
     offerer.registered();
     let clock_ahead_s = answer.clock_ahead_s;
@@ -121,9 +124,9 @@ pub(super) async fn update(
         let told = async {
             let core = readable(&new, Features::NONE);
             if !core.is_empty() {
-                offer(client, initiator, &core).await?;
+                offer(client, initiator, &core, Place::MORE).await?;
             }
-            offer_beyond_core(client, initiator, &new, *features).await?;
+            offer_beyond_core(client, initiator, &new, *features, Place::MORE).await?;
             // After what takes their place, so that nothing is missing meanwhile.
             withdraw(client, initiator, &gone).await
         };
@@ -198,6 +201,7 @@ async fn offer_beyond_core(
     initiator: &Initiator,
     capabilities: &[Capability],
     features: Features,
+    place: Place,
 ) -> Result<(), RegisterError> {
     let others = capabilities.iter().filter(|known| !Features::NONE.can_read(known));
     let mut by_registry: BTreeMap<&str, Vec<Capability>> = BTreeMap::new();
@@ -205,8 +209,11 @@ async fn offer_beyond_core(
         by_registry.entry(other.registry()).or_default().push(other.clone());
     }
     if by_registry.is_empty() || features.has(Feature::Registries) {
-        for (_, capabilities) in by_registry {
-            offer(client, initiator, &capabilities).await?;
+        let count = by_registry.len();
+        for (index, capabilities) in by_registry.into_values().enumerate() {
+            let is_last = place.is_last && index + 1 == count;
+            let place = Place { is_first: false, is_last };
+            offer(client, initiator, &capabilities, place).await?;
         }
         return Ok(());
     }
@@ -219,19 +226,45 @@ async fn offer_beyond_core(
     Ok(())
 }
 
+/// Where capabilities stand in all that is offered.
+#[derive(Clone, Copy)]
+struct Place {
+    is_first: bool,
+    is_last: bool,
+}
+
+impl Place {
+    /// Behind all that was told before.
+    const MORE: Self = Self { is_first: false, is_last: false };
+
+    /// Returns where an envelope is posted to. References take no notice of the query.
+    fn path(self) -> String {
+        let query = match (self.is_first, self.is_last) {
+            (true, true) => path::WHOLE,
+            (true, false) => path::FIRST,
+            (false, true) => path::LAST,
+            (false, false) => return path::REGISTER_CAPABILITY.to_owned(),
+        };
+        format!("{}?{query}", path::REGISTER_CAPABILITY)
+    }
+}
+
 /// Posts capabilities, in one envelope or several; without any, an empty one.
 async fn offer(
     client: &HttpClient,
     initiator: &Initiator,
     capabilities: &[Capability],
+    place: Place,
 ) -> Result<Answer, RegisterError> {
+    let count = capabilities.len().div_ceil(AT_ONCE).max(1);
     let mut parts = capabilities.chunks(AT_ONCE);
-    let mut answer =
-        offer_part(client, initiator, parts.next().unwrap_or_default()).await?;
-    for part in parts {
-        answer = offer_part(client, initiator, part).await?;
+    for index in 1..count {
+        let place = Place { is_first: place.is_first && index == 1, is_last: false };
+        let part = parts.next().unwrap_or_default();
+        offer_part(client, initiator, part, place).await?;
     }
-    Ok(answer)
+    let place = Place { is_first: place.is_first && count == 1, ..place };
+    offer_part(client, initiator, parts.next().unwrap_or_default(), place).await
 }
 
 /// Posts one envelope of capabilities.
@@ -239,9 +272,10 @@ async fn offer_part(
     client: &HttpClient,
     initiator: &Initiator,
     capabilities: &[Capability],
+    place: Place,
 ) -> Result<Answer, RegisterError> {
     let contents = capabilities.iter().cloned().map(Into::into).collect();
-    let answer = post(client, initiator, contents, "capability").await?;
+    let answer = post(client, initiator, contents, "capability", place).await?;
     if answer.status != StatusCode::OK {
         return Err(RegisterError::Status {
             status: answer.status,
@@ -277,7 +311,7 @@ async fn withdraw(
     for capabilities in capabilities.chunks(AT_ONCE) {
         let contents =
             capabilities.iter().map(|gone| Withdrawal::of(gone).into()).collect();
-        let answer = post(client, initiator, contents, "withdrawal").await?;
+        let answer = post(client, initiator, contents, "withdrawal", Place::MORE).await?;
         if answer.status != StatusCode::OK {
             let (status, body) = (answer.status, shown(&answer.body));
             info!(%status, body, "the supervisor takes no withdrawals");
@@ -292,11 +326,13 @@ async fn post(
     initiator: &Initiator,
     contents: Vec<Message>,
     kind: &str,
+    place: Place,
 ) -> Result<Answer, RegisterError> {
     let envelope = [Envelope::of(contents).with_content(kind).into()];
+    let path = place.path();
     let ask = Ask {
         method: Method::POST,
-        path: path::REGISTER_CAPABILITY,
+        path: &path,
         messages: &envelope,
         wait: Duration::ZERO,
     };

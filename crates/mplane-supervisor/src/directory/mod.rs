@@ -9,6 +9,7 @@ mod tests;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +20,7 @@ use mplane::message::{CALLBACK, Capability, Refusal, Specification};
 use mplane::token::{Schema, Token};
 
 pub use self::listing::{Listing, May, Offer};
+use crate::fan_out::is_of_many;
 
 /// Components held at once: a bound on memory, far above the largest platform known.
 pub const COMPONENTS: usize = 100_000;
@@ -62,6 +64,8 @@ impl Dialect {
 pub struct Component {
     /// What it offers, by token.
     capabilities: BTreeMap<Token, Registered>,
+    /// How often it has begun to register all that it offers.
+    round: u64,
     /// Whether it lets its supervisor say when it comes again.
     has_callback: bool,
     /// What it understands.
@@ -92,6 +96,8 @@ pub struct About {
 struct Registered {
     /// The number by which it is listed: what comes later has a higher one.
     order: u64,
+    /// The round in which it was registered last.
+    round: u64,
     capability: Arc<Capability>,
 }
 
@@ -121,6 +127,12 @@ impl Component {
     /// Returns what it offers.
     pub fn capabilities(&self) -> impl ExactSizeIterator<Item = &Capability> {
         self.capabilities.values().map(|registered| &*registered.capability)
+    }
+
+    /// Returns what it offers to clients: the capability by which a supervisor sets the pace
+    /// of polls is between the two.
+    pub fn offered(&self) -> impl Iterator<Item = &Capability> {
+        self.capabilities().filter(|capability| !is_callback(capability))
     }
 
     /// Says whether it lets its supervisor say when it comes again.
@@ -163,6 +175,8 @@ type Place = (Identity, Token);
 #[derive(Debug)]
 pub struct Directory {
     components: BTreeMap<Identity, Component>,
+    /// By their identities as text.
+    by_name: BTreeMap<String, BTreeSet<Identity>>,
     /// By label and the common name of the component.
     by_label: BTreeMap<String, BTreeMap<String, BTreeSet<Place>>>,
     by_schema: BTreeMap<Schema, BTreeSet<Place>>,
@@ -181,6 +195,7 @@ impl Default for Directory {
     fn default() -> Self {
         Self {
             components: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             by_label: BTreeMap::new(),
             by_schema: BTreeMap::new(),
             by_token: BTreeMap::new(),
@@ -211,12 +226,17 @@ impl Directory {
         self.expiry
     }
 
-    /// Says whether a capability of a component would be taken.
+    /// Says whether a capability of a component would be taken, while so many others of it are
+    /// on their way.
     pub fn check(
         &self,
         from: &Identity,
         capability: &Capability,
+        others: usize,
     ) -> Result<(), RegisterError> {
+        if capability.label().is_some_and(is_of_many) {
+            return Err(RegisterError::OfMany);
+        }
         let Some(component) = self.components.get(from) else {
             return if self.components.len() >= COMPONENTS {
                 Err(RegisterError::Components)
@@ -229,7 +249,7 @@ impl Directory {
             Class::Supervisor => CAPABILITIES_OF_SUPERVISOR,
             _ => CAPABILITIES,
         };
-        if component.capabilities.len() >= most && !is_known {
+        if component.capabilities.len() + others >= most && !is_known {
             return Err(RegisterError::Capabilities { most });
         }
         Ok(())
@@ -244,9 +264,13 @@ impl Directory {
         first_seen: Timestamp,
         now: Timestamp,
     ) {
+        if !self.components.contains_key(from) {
+            self.by_name.entry(from.to_string()).or_default().insert(from.clone());
+        }
         let component =
             self.components.entry(from.clone()).or_insert_with(|| Component {
                 capabilities: BTreeMap::new(),
+                round: 0,
                 has_callback: false,
                 features,
                 dialect,
@@ -275,7 +299,11 @@ impl Directory {
         let Some(component) = self.components.get_mut(from) else { return false };
         let token = capability.token();
         // Components register all they have again and again: what is known stays.
-        if is_same(component, &token, &capability) {
+        let round = component.round;
+        if let Some(known) = component.capabilities.get_mut(&token)
+            && *known.capability == capability
+        {
+            known.round = round;
             return false;
         }
         // A label names one capability of a component: a new one under it replaces.
@@ -290,7 +318,7 @@ impl Directory {
         let capability = Arc::new(capability);
         self.last_order += 1;
         let order = self.last_order;
-        let registered = Registered { order, capability: Arc::clone(&capability) };
+        let registered = Registered { order, round, capability: Arc::clone(&capability) };
         component.capabilities.insert(token.clone(), registered);
         // The callback capability is between components and their supervisor.
         if is_callback(&capability) {
@@ -313,7 +341,7 @@ impl Directory {
     pub fn withdraw(&mut self, from: &Identity, token: &Token) -> bool {
         let Some(component) = self.components.get_mut(from) else { return false };
         let Some(registered) = component.capabilities.remove(token) else { return false };
-        let Registered { order, capability } = registered;
+        let Registered { order, capability, .. } = registered;
         let has_callback = component.capabilities().any(is_callback);
         component.has_callback = has_callback;
         let place = (from.clone(), token.clone());
@@ -329,6 +357,63 @@ impl Directory {
             }
         }
         true
+    }
+
+    /// Takes note that a component begins to register all that it offers.
+    pub fn begin_registration(&mut self, from: &Identity) {
+        if let Some(component) = self.components.get_mut(from) {
+            component.round += 1;
+        }
+    }
+
+    /// Returns what a component has not registered since it began to register all that it
+    /// offers. If that was before this directory was made, nothing is known.
+    pub fn end_registration(&self, from: &Identity) -> Vec<Token> {
+        let Some(component) = self.components.get(from) else { return Vec::new() };
+        let older = |(_, it): &(&Token, &Registered)| it.round < component.round;
+        let older = component.capabilities.iter().filter(older);
+        older.map(|(token, _)| token.clone()).collect()
+    }
+
+    /// Forgets a component, with all that it offers.
+    pub fn forget(&mut self, identity: &Identity) {
+        let offered = self.components.get(identity);
+        let offered = offered.into_iter().flat_map(|known| known.capabilities.keys());
+        let offered: Vec<_> = offered.cloned().collect();
+        for token in &offered {
+            self.withdraw(identity, token);
+        }
+        self.components.remove(identity);
+        let name = identity.to_string();
+        if let Some(called) = self.by_name.get_mut(&name) {
+            called.remove(identity);
+            if called.is_empty() {
+                self.by_name.remove(&name);
+            }
+        }
+    }
+
+    /// Returns the components with a text as identity: mostly one.
+    pub fn called<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a Identity, &'a Component)> {
+        self.by_name.get(name).into_iter().flatten().filter_map(|it| self.known(it))
+    }
+
+    /// Returns the components whose identities come after a text, in the order of their texts.
+    pub fn components_after<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a Identity, &'a Component)> {
+        let after = (Bound::Excluded(name), Bound::Unbounded);
+        let called = self.by_name.range::<str, _>(after);
+        called.flat_map(|(_, called)| called).filter_map(|it| self.known(it))
+    }
+
+    /// Returns a component with its identity.
+    fn known(&self, identity: &Identity) -> Option<(&Identity, &Component)> {
+        self.components.get_key_value(identity)
     }
 
     /// Returns a component, if it is registered.
@@ -414,12 +499,6 @@ impl Directory {
     }
 }
 
-/// Says whether a component has registered exactly this.
-fn is_same(component: &Component, token: &Token, capability: &Capability) -> bool {
-    let known = component.capabilities.get(token);
-    known.is_some_and(|known| *known.capability == *capability)
-}
-
 /// Removes a place from an index, and its key with the last one.
 fn remove_place<K, Q>(index: &mut BTreeMap<K, BTreeSet<Place>>, key: &Q, place: &Place)
 where
@@ -445,6 +524,12 @@ pub enum RegisterError {
     /// Too many components.
     #[error("this supervisor holds {COMPONENTS} components, as many as it takes")]
     Components,
+    /// A label that means many components.
+    #[error(
+        "labels that end in @* mean all components that offer something; ask each of them, \
+         or give it another label"
+    )]
+    OfMany,
     /// Too many capabilities.
     #[error("a component has at most {most} capabilities")]
     Capabilities {

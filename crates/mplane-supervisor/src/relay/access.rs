@@ -1,15 +1,14 @@
 //! Who may offer, see and use what: the one place where the relay asks its policy.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity, Policy, Withheld};
 use mplane::message::{Capability, Specification};
 
-use super::{Relay, Reply, Shared, exception};
-use crate::directory::ChooseError;
-use crate::store::{Known, Offered, Room};
+use super::{Limits, Relay, Reply, Shared, exception};
+use crate::directory::{ChooseError, Component, May};
+use crate::store::{Known, Offered};
 
 /// The answer to a specification that fits nothing which the client may use.
 const NOTHING_PERMITTED: &str = "no capability that you may use here has these parameters \
@@ -22,17 +21,16 @@ impl Relay {
         self.offers_changed();
     }
 
-    /// Sets how long a component is offered after it was heard of, and how many
-    /// specifications may be open.
-    pub fn set_limits(&self, expiry: SignedDuration, room: Room) {
+    /// Sets what else holds from now on.
+    pub fn set_limits(&self, limits: Limits) {
         let mut shared = self.shared();
-        shared.directory.set_expiry(expiry);
-        shared.room = room;
+        shared.directory.set_expiry(limits.expiry);
+        shared.limits = limits;
     }
 
     /// Says whether a client may still use the capability of a specification. One for many
     /// components is of none of them.
-    pub(super) fn permit_known(
+    pub(crate) fn permit_known(
         &self,
         client: &Identity,
         known: &Known,
@@ -44,16 +42,17 @@ impl Relay {
         shared.permit(client, &known.component, &known.capability)
     }
 
-    /// Returns what a client may use, by component.
+    /// Returns what a client may use with the component that offers it: at most so much.
     pub fn offers_by_component(
         &self,
         client: &Identity,
+        most: usize,
         now: Timestamp,
     ) -> Vec<(Identity, Arc<Capability>)> {
         let shared = self.shared();
         let may = shared.may(client);
         let offers = shared.directory.all(&may, now);
-        offers.map(|choice| (choice.component, choice.capability)).collect()
+        offers.take(most).map(|choice| (choice.component, choice.capability)).collect()
     }
 
     /// Says whether a component offers something under a label that a client may use.
@@ -88,22 +87,44 @@ impl Relay {
     pub fn component_named(&self, client: &Identity, name: &str) -> Option<Identity> {
         let shared = self.shared();
         let may = shared.may(client);
-        let mut components = shared.directory.components();
+        let mut components = shared.directory.called(name);
         let found = components.find(|(identity, known)| {
-            identity.to_string() == name
-                && known.capabilities().any(|capability| may(identity, capability))
+            known.capabilities().any(|capability| may(identity, capability))
         });
         found.map(|(identity, _)| identity.clone())
     }
 
-    /// Returns the components of which a client may use something, gone ones included.
-    pub fn components_for(&self, client: &Identity) -> BTreeSet<Identity> {
+    /// Looks at a component with what a client may use of it.
+    pub fn look_at<T>(
+        &self,
+        client: &Identity,
+        component: &Identity,
+        look: impl FnOnce(&Component, SignedDuration, &May<'_>) -> T,
+    ) -> Option<T> {
+        let shared = self.shared();
+        let known = shared.directory.component(component)?;
+        Some(look(known, shared.directory.expiry(), &shared.may(client)))
+    }
+
+    /// Looks at what a client may use of the directory, by the text of the identities of the
+    /// components: those after one. Gone components are there too. What `look` returns is
+    /// collected until that is enough; also says whether there is more.
+    pub fn look_over<T>(
+        &self,
+        client: &Identity,
+        after: &str,
+        enough: usize,
+        mut look: impl FnMut(&Identity, &Component, &May<'_>) -> Option<T>,
+    ) -> (Vec<T>, bool) {
         let shared = self.shared();
         let may = shared.may(client);
-        let components = shared.directory.components();
-        let permitted = components
-            .filter(|(identity, known)| known.capabilities().any(|it| may(identity, it)));
-        permitted.map(|(identity, _)| identity.clone()).collect()
+        let mut found =
+            shared.directory.components_after(after).filter_map(|(identity, known)| {
+                known.capabilities().find(|it| may(identity, it))?;
+                look(identity, known, &may)
+            });
+        let some = found.by_ref().take(enough).collect();
+        (some, found.next().is_some())
     }
 }
 

@@ -1,7 +1,5 @@
 //! What clients are answered: they see what is offered, specify, redeem and interrupt.
 
-use std::time::Instant;
-
 use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity, Withheld};
 use mplane::features::Features;
@@ -14,10 +12,9 @@ use tracing::{info, warn};
 use super::{GRACE, Relay};
 use crate::directory::Component;
 use crate::fan_out;
-use crate::life::{Asked, Effect, End, State};
-use crate::metrics::{RefusedLabel, RefusedReason};
-use crate::server::INSIDE;
-use crate::store::{Acceptance, Id, Known, New, Room, StoreError, Told};
+use crate::life::{Effect, End, State};
+use crate::metrics::{RefusedLabel, RefusedReason, Transaction};
+use crate::store::{Acceptance, Id, Known, New, Room, Stepped, StoreError, Told};
 
 /// Capabilities told at once: some hundred kilobytes, and few enough for every envelope.
 const PAGE: usize = 1_000;
@@ -36,9 +33,9 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Makes the answer to a message on which the supervisor failed.
-    pub(crate) fn failed(token: Option<Token>) -> Self {
-        Self::finally(Exception::new(token, INSIDE))
+    /// Returns the number of the specification that it is about, if it is about one.
+    pub(crate) fn about(&self) -> Option<u64> {
+        self.pending.or(self.ended).map(|id| id.0)
     }
 
     /// Makes an answer that is final.
@@ -110,17 +107,30 @@ impl Relay {
 
     /// Answers a client, and notes if it gets what it has asked for with that. `fresh` become
     /// tokens where new ones are needed: between the client and us, and between us and the
-    /// component.
+    /// component. If the store fails, a specification is not accepted; anything else may be
+    /// asked again.
     pub async fn handle(
         &self,
         from: &Identity,
         message: Message,
         fresh: [Token; 2],
         now: Timestamp,
-    ) -> Reply {
-        let reply = self.answer(from, message, fresh, now).await;
+    ) -> Result<Reply, StoreError> {
+        let specified = match &message {
+            Message::Specification(_) => Some(message.token()),
+            _ => None,
+        };
+        let answered = self.try_answer(from, message, fresh, now).await;
+        let reply = answered.or_else(|error| -> Result<_, StoreError> {
+            self.metrics.store_failures.inc();
+            self.shared().broken = Some(error.to_string());
+            warn!(client = %from, %error, "the store does not work");
+            let token = specified.ok_or_else(|| error.clone())?;
+            let text = format!("this supervisor cannot store what it accepts: {error}");
+            Ok(Reply::finally(Exception::new(token, text)))
+        })?;
         self.redeemed(reply.ended, now);
-        reply
+        Ok(reply)
     }
 
     /// Notes that a client has what came of a specification.
@@ -129,24 +139,6 @@ impl Relay {
             self.metrics.redeemed.inc();
             self.store.redeemed(id, now);
         }
-    }
-
-    /// Answers a client; see [`handle`](Self::handle).
-    async fn answer(
-        &self,
-        from: &Identity,
-        message: Message,
-        fresh: [Token; 2],
-        now: Timestamp,
-    ) -> Reply {
-        let token = message.token();
-        self.try_answer(from, message, fresh, now).await.unwrap_or_else(|error| {
-            self.metrics.store_failures.inc();
-            self.shared().broken = Some(error.to_string());
-            warn!(client = %from, %error, "the store does not work");
-            let text = format!("this supervisor cannot store what it accepts: {error}");
-            Reply::finally(Exception::new(token, text))
-        })
     }
 
     /// Answers a client, unless the store fails.
@@ -162,7 +154,7 @@ impl Relay {
                 self.accept(from, specification, None, fresh, now).await
             }
             Message::Redemption(redemption) => {
-                self.state_of(from, redemption.token(), now).await
+                self.redeem(from, redemption.token(), now).await
             }
             Message::Interrupt(interrupt) => {
                 self.interrupt(from, interrupt.token(), now).await
@@ -258,19 +250,10 @@ impl Relay {
             handed: handed.into(),
             deadline,
         };
-        let started = Instant::now();
-        let room = self.shared().room;
-        let accepted = self.store.accept(new, room, now).await?;
-        self.metrics.store.observe(started.elapsed().as_secs_f64());
-        match accepted {
-            Acceptance::Known => {
-                let reply = self.state_of(from, &token, now).await?;
-                // The results so far are for who redeems: others would take them for all.
-                Ok(match reply.pending {
-                    Some(_) => Reply { message: Receipt::of(&asked).into(), ..reply },
-                    None => reply,
-                })
-            }
+        let room = self.shared().limits.room;
+        let accepting = self.store.accept(new, room, now);
+        match self.timed(Transaction::accept, accepting).await? {
+            Acceptance::Known => self.known(from, &asked, now).await,
             Acceptance::QueueFull => {
                 let text = format!(
                     "{} specifications wait for component {}, as many as are kept; try \
@@ -308,14 +291,84 @@ impl Relay {
     ) -> Result<Reply, StoreError> {
         let token = asked.token();
         if self.store.told(from, &token).await?.is_some() {
-            return self.state_of(from, &token, now).await;
+            return self.known(from, asked, now).await;
         }
-        self.metrics.refused.get_or_create(&RefusedLabel { reason: why }).inc();
         if let Message::Exception(exception) = &refused.message {
             let reason = exception.message().to_owned();
-            self.store.refuse(from, &token, asked.label(), reason, now).await?;
+            self.note(from, asked, reason, why, now).await?;
         }
         Ok(refused)
+    }
+
+    /// Writes down that a specification was refused for which there is no capability.
+    pub async fn note_refused(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        reason: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.note(from, asked, reason, RefusedReason::capability, now).await
+    }
+
+    /// Counts and writes down that a specification was refused.
+    async fn note(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        reason: String,
+        why: RefusedReason,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        info!(client = %from, label = asked.label(), reason, "refused a specification");
+        self.metrics.refused.get_or_create(&RefusedLabel { reason: why }).inc();
+        self.store.refuse(from, &asked.token(), asked.label(), reason, now).await
+    }
+
+    /// Answers a client that waits with what there is, and notes if it gets what it has asked
+    /// for with that. Components are not asked again for each look.
+    pub async fn look_again(
+        &self,
+        from: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let reply = self.state_of(from, token, now).await?;
+        self.redeemed(reply.ended, now);
+        Ok(reply)
+    }
+
+    /// Answers a specification that was accepted before: with a receipt, or what came of it.
+    /// The results so far are for who redeems: others would take them for all.
+    pub(super) async fn known(
+        &self,
+        from: &Identity,
+        asked: &Specification,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let reply = self.state_of(from, &asked.token(), now).await?;
+        Ok(match reply.pending {
+            Some(_) => Reply { message: Receipt::of(asked).into(), ..reply },
+            None => reply,
+        })
+    }
+
+    /// Answers a redemption, and has the results so far of a repeat asked for, which the next
+    /// redemption finds.
+    async fn redeem(
+        &self,
+        from: &Identity,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        let reply = self.state_of(from, token, now).await?;
+        if let Some(id) = reply.pending
+            && let Err(error) = self.ask_progress(from, token, now).await
+        {
+            // What there is can be told all the same.
+            warn!(specification = id.0, %error, "is not asked for its results so far");
+        }
+        Ok(reply)
     }
 
     /// Answers a client with what there is: the result, or a receipt.
@@ -352,12 +405,13 @@ impl Relay {
                 let Ok(Message::Specification(asked)) = asked else {
                     return Ok(unreadable("cannot be told: its registry is not here"));
                 };
-                if asked.when().is_repeated() {
-                    self.ask_progress(&known, now).await?;
-                }
-                let so_far = so_far
-                    .and_then(|text| json::decode(text.as_bytes(), registries).ok());
-                let message = so_far.unwrap_or_else(|| Receipt::of(&asked).into());
+                let message = if known.is_whole {
+                    self.whole_so_far(known.id, &asked, now).await?
+                } else {
+                    let so_far = so_far
+                        .and_then(|text| json::decode(text.as_bytes(), registries).ok());
+                    so_far.unwrap_or_else(|| Receipt::of(&asked).into())
+                };
                 Reply { message, pending: Some(known.id), withheld: None, ended: None }
             }
             Told::Ended(known, Some(text)) => {
@@ -393,40 +447,61 @@ impl Relay {
             } else {
                 vec![(known.id, known.component, false)]
             };
-            let word = "interrupted before the component fetched it";
-            let word = Exception::new(Some(token.clone()), word).into();
+            // A failure at one must not cost the others.
+            let mut failed = None;
             for (id, component, is_settled) in parts {
                 if is_settled {
                     continue;
                 }
-                match self.store.interrupted(id, &word, now).await?.map(|it| it.effect) {
-                    Some(Effect::Wake) => self.wake(&component),
-                    Some(Effect::Settle(end)) => self.settled(id, end, now).await?,
-                    _ => {}
+                match self.store.interrupted(id, now).await {
+                    Ok(Some(Stepped { effect: Effect::Wake, .. })) => {
+                        self.wake(&component);
+                    }
+                    Ok(Some(Stepped { effect: Effect::Settle(end), .. })) => {
+                        failed = failed.or(self.settled(id, end, now).await.err());
+                    }
+                    Ok(_) => {}
+                    Err(error) => failed = failed.or(Some(error)),
                 }
+            }
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
         self.state_of(from, token, now).await
     }
 
-    /// Has a component asked for the results so far of a repeat. References are not: they
+    /// Has components asked for the results so far of a repeat. References are not: they
     /// know no redemptions that they fetch.
     async fn ask_progress(
         &self,
-        known: &Known,
+        from: &Identity,
+        token: &Token,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let is_ours = self.look(|directory| {
-            let component = directory.component(&known.component);
-            component.is_some_and(Component::starts_nothing_twice)
-        });
-        let is_free =
-            known.life.state == State::Receipted && known.life.progress == Asked::Unasked;
-        if is_ours
-            && is_free
-            && self.store.ask_progress(known.id, now).await? == Effect::Wake
-        {
-            self.wake(&known.component);
+        let Some(Told::Pending(known, _)) = self.store.told(from, token).await? else {
+            return Ok(());
+        };
+        // Most are not repeated, and need not be read for that.
+        if known.asked.is_none_or(|asked| !asked.contains("\"repeat ")) {
+            return Ok(());
+        }
+        let parts = if known.is_whole {
+            self.store.parts(known.id).await?
+        } else {
+            vec![(known.id, known.component, false)]
+        };
+        for (id, component, is_settled) in parts {
+            let is_ours = self.look(|directory| {
+                let component = directory.component(&component);
+                component.is_some_and(Component::starts_nothing_twice)
+            });
+            if is_ours
+                && !is_settled
+                && self.store.ask_progress(id, now).await? == Effect::Wake
+            {
+                self.wake(&component);
+            }
         }
         Ok(())
     }

@@ -16,13 +16,10 @@ use mplane::when::When;
 use tracing::{info, warn};
 
 use super::Relay;
-use crate::directory::{About, Component, Dialect, RegisterError};
-use crate::life::{Effect, End};
+use crate::directory::{About, Dialect, RegisterError};
+use crate::life::Effect;
+use crate::metrics::Transaction;
 use crate::store::{Handed, Reported, StoreError};
-
-/// How long a hand-out may stay without an answer before it is made again: our components
-/// answer at once, and start nothing twice.
-const LEASE: Duration = Duration::from_secs(10);
 
 /// How often components come that are told when, in seconds: as often as references do when
 /// nobody tells them.
@@ -45,12 +42,25 @@ impl Relay {
                     capability.set_when(When::now_to_future());
                 }
                 {
-                    let shared = self.shared();
+                    let mut shared = self.shared();
                     shared.policy.permit_offer(from, &CapabilityName::of(&capability))?;
-                    shared.directory.check(from, &capability)?;
+                    // Many of one message are on their way at once.
+                    let others =
+                        shared.registering.get(from).copied().unwrap_or_default();
+                    shared.directory.check(from, &capability, others)?;
+                    *shared.registering.entry(from.clone()).or_default() += 1;
                 }
-                self.store.register(from, &capability, features, dialect, now).await?;
+                let storing =
+                    self.store.register(from, &capability, features, dialect, now);
+                let stored = self.timed(Transaction::register, storing).await;
                 let mut shared = self.shared();
+                if let Some(others) = shared.registering.get_mut(from) {
+                    *others -= 1;
+                    if *others == 0 {
+                        shared.registering.remove(from);
+                    }
+                }
+                stored?;
                 shared.directory.arrive(from, features, dialect, now, now);
                 let is_new = shared.directory.register(from, capability);
                 drop(shared);
@@ -72,6 +82,30 @@ impl Relay {
         }
     }
 
+    /// Takes note that a component begins to register all that it offers.
+    pub fn registration_begins(&self, from: &Identity) {
+        self.shared().directory.begin_registration(from);
+    }
+
+    /// Takes note that a component has registered all that it offers: what it offered before
+    /// it began is not offered any more.
+    pub async fn registration_ends(
+        &self,
+        from: &Identity,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let gone = self.shared().directory.end_registration(from);
+        for token in &gone {
+            self.store.withdraw(from, token, "not offered any more", now).await?;
+            self.shared().directory.withdraw(from, token);
+        }
+        if !gone.is_empty() {
+            info!(component = %from, capabilities = gone.len(), "does not offer any more");
+            self.offers_changed();
+        }
+        Ok(())
+    }
+
     /// Takes note of what else is known of a component.
     pub async fn describe(
         &self,
@@ -85,17 +119,18 @@ impl Relay {
     }
 
     /// Takes note that a component has registered again: what it was handed and has not
-    /// answered may not have reached it. References would start it twice, and are not told.
+    /// answered may not have reached it. Those that would start it twice are not told.
     pub async fn registered_again(
         &self,
         component: &Identity,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let is_ours = self.look(|directory| {
-            let known = directory.component(component);
-            known.is_some_and(Component::starts_nothing_twice)
-        });
-        if !is_ours || !self.store.is_unanswered(component)? {
+        let is_told_again = {
+            let shared = self.shared();
+            let known = shared.directory.component(component);
+            known.is_some_and(|known| shared.lease(component, known).is_some())
+        };
+        if !is_told_again || !self.store.is_unanswered(component).await? {
             return Ok(());
         }
         let why = "the component has registered again";
@@ -136,14 +171,15 @@ impl Relay {
             let Some(component) = shared.directory.component(from) else {
                 return Ok(None);
             };
-            let is_ours = component.starts_nothing_twice();
+            let lease = shared.lease(from, component);
             shared.heard_of(from, now);
             if !shared.pending.remove(from) {
                 return Ok(Some(Vec::new()));
             }
-            is_ours.then_some(LEASE)
+            lease
         };
-        let fetched = self.store.fetch(from, lease, now).await;
+        let fetched =
+            self.timed(Transaction::fetch, self.store.fetch(from, lease, now)).await;
         let (handed, is_more) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -155,19 +191,26 @@ impl Relay {
         if is_more {
             self.shared().pending.insert(from.clone());
         }
-        if !handed.is_empty() && lease.is_some() {
-            self.look_before(now.checked_add(LEASE).ok());
-        }
-        for handed in &handed {
-            if let Handed::Specification { accepted, .. } = handed {
-                self.metrics.handed.inc();
-                let waited = now.duration_since(*accepted).as_secs_f64();
-                self.metrics.dispatch.observe(waited.max(0.0));
-            }
+        if !handed.is_empty()
+            && let Some(lease) = lease
+        {
+            self.look_before(now.checked_add(lease).ok());
         }
         let registries = self.registries_of(from);
-        let messages = handed.iter().filter_map(|handed| read_handed(registries, handed));
-        Ok(Some(messages.collect()))
+        let mut messages = Vec::with_capacity(handed.len());
+        for handed in handed {
+            let id = handed.id();
+            if let Handed::Specification { accepted, .. } = handed {
+                self.metrics.handed.inc();
+                let waited = now.duration_since(accepted).as_secs_f64();
+                self.metrics.dispatch.observe(waited.max(0.0));
+            }
+            let Some(message) = read_handed(registries, &handed) else { continue };
+            info!(specification = id.0, component = %from, kind = %message.kind(),
+                label = message.label(), "handed out");
+            messages.push(message);
+        }
+        Ok(Some(messages))
     }
 
     /// Returns the specification that tells a component when to come again, if it lets its
@@ -200,21 +243,32 @@ impl Relay {
         self.shared().heard_of(from, now);
         let token = message.token().ok_or(ReportError::NoToken)?;
         let unexpected = || ReportError::Unexpected(token.to_string());
-        let end = match message {
-            Message::Receipt(_) => {
-                let stepped = self.store.promised(from, &token, now).await?;
-                return stepped.map(drop).ok_or_else(unexpected);
-            }
-            Message::Result(_) | Message::Envelope(_) => End::Result,
-            Message::Exception(_) => End::Exception,
-            other => return Err(ReportError::Kind(other.kind().key())),
-        };
-        let reported = self.store.reported(from, &token)?.ok_or_else(unexpected)?;
+        let kind = message.kind();
+        if let Message::Receipt(_) = message {
+            let stepped = self.store.promised(from, &token, now).await?;
+            let stepped = stepped.ok_or_else(unexpected)?;
+            info!(specification = stepped.id.0, component = %from, %kind, "reported");
+            return Ok(());
+        }
+        if !matches!(
+            message,
+            Message::Result(_) | Message::Envelope(_) | Message::Exception(_)
+        ) {
+            return Err(ReportError::Kind(kind.key()));
+        }
+        let reported = self.store.reported(from, &token).await?.ok_or_else(unexpected)?;
         let message = self.to_client(&reported, from, message);
-        let stepped = self.store.delivered(&reported, end, &message, now).await?;
+        let delivered = self.delivered(&reported, from, message, now);
+        let stepped = self.timed(Transaction::deliver, delivered).await?;
+        info!(specification = stepped.id.0, component = %from, %kind, "reported");
         match stepped.effect {
             Effect::Settle(end) => self.settled(stepped.id, end, now).await?,
-            Effect::Progress => self.redeeming.wake(&stepped.id),
+            Effect::Progress => {
+                self.redeeming.wake(&stepped.id);
+                if let Some(whole) = self.store.parent(stepped.id).await? {
+                    self.redeeming.wake(&whole);
+                }
+            }
             Effect::TooLate => {
                 self.metrics.too_late.inc();
                 info!(specification = stepped.id.0, component = %from, "delivered once more");
@@ -264,9 +318,10 @@ impl Relay {
 
 /// Reads what is handed to a component.
 fn read_handed(registries: &Registries, handed: &Handed) -> Option<Message> {
-    let (Handed::Specification { id, text, .. }
-    | Handed::Interrupt { id, text }
-    | Handed::Redemption { id, text }) = handed;
+    let id = handed.id();
+    let (Handed::Specification { text, .. }
+    | Handed::Interrupt { text, .. }
+    | Handed::Redemption { text, .. }) = handed;
     match json::decode(text.as_bytes(), registries) {
         Ok(Message::Specification(specification)) => Some(match handed {
             Handed::Specification { .. } => specification.into(),

@@ -6,12 +6,20 @@
 mod access;
 mod clients;
 mod components;
+mod hand_out;
+mod repeat;
+#[cfg(test)]
+mod repeat_tests;
 #[cfg(test)]
 mod tests;
 mod whole;
+#[cfg(test)]
+mod whole_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Identity, Policy};
@@ -24,9 +32,12 @@ use tracing::{info, warn};
 pub use self::clients::Reply;
 use self::clients::exception;
 pub use self::components::{OfferError, ReportError};
+pub use self::hand_out::HandOut;
 use crate::directory::{Dialect, Directory, Presence};
 use crate::life::{Effect, End};
-use crate::metrics::{EndLabel, PresenceLabel, SupervisorMetrics};
+use crate::metrics::{
+    EndLabel, PresenceLabel, SupervisorMetrics, Transaction, TransactionLabel,
+};
 use crate::store::{Id, OpenStoreError, Overdue, Room, Store, StoreError};
 use crate::waiters::{Waiter, Waiters};
 
@@ -36,6 +47,17 @@ const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Components of which it is written down at once when they were last heard of.
 const SEEN_AT_ONCE: usize = 1_000;
+
+/// What the operator has set, which may change while it works.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a component is offered after it was heard of.
+    pub expiry: SignedDuration,
+    /// How many specifications may be open.
+    pub room: Room,
+    /// Which hand-outs are made again; the first that names a component counts.
+    pub hand_outs: Vec<HandOut>,
+}
 
 /// A supervisor, without its connections.
 #[derive(Debug)]
@@ -52,14 +74,18 @@ pub struct Relay {
     redeeming: Waiters<Id>,
     /// Counts changes of what is offered, or to whom.
     offers: watch::Sender<u64>,
+    /// Held while the results of a repeat that come one by one are put together.
+    joining: tokio::sync::Mutex<()>,
 }
 
 /// What is in memory.
 #[derive(Debug)]
 struct Shared {
     directory: Directory,
-    /// How many specifications may be open.
-    room: Room,
+    /// What the operator has set.
+    limits: Limits,
+    /// Capabilities on their way to the directory, by component.
+    registering: BTreeMap<Identity, usize>,
     /// Who may offer and use which capability.
     policy: Policy,
     /// Components for which something is queued: others need not ask the store.
@@ -97,13 +123,14 @@ impl Relay {
         store: Store,
         registries: Registries,
         policy: Policy,
-        expiry: SignedDuration,
-        room: Room,
+        limits: Limits,
         now: Timestamp,
     ) -> Result<Self, OpenRelayError> {
+        let expiry = limits.expiry;
         let mut shared = Shared {
             directory: Directory::default(),
-            room,
+            limits,
+            registering: BTreeMap::new(),
             policy,
             pending: BTreeSet::new(),
             seen: BTreeMap::new(),
@@ -146,15 +173,17 @@ impl Relay {
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
             offers: watch::Sender::new(0),
+            joining: tokio::sync::Mutex::default(),
         };
         // Those whose last part ended just before the end.
         relay.complete(None, now).await?;
-        let ours = relay.look(|directory| {
-            let known = directory.components();
-            let ours = known.filter(|(_, component)| component.starts_nothing_twice());
-            ours.map(|(identity, _)| identity.clone()).collect()
-        });
-        relay.handed_again(ours, "the supervisor was started again", now).await?;
+        let again = {
+            let shared = relay.shared();
+            let known = shared.directory.components();
+            let again = known.filter(|(who, known)| shared.lease(who, known).is_some());
+            again.map(|(identity, _)| identity.clone()).collect()
+        };
+        relay.handed_again(again, "the supervisor was started again", now).await?;
         Ok(relay)
     }
 
@@ -166,6 +195,20 @@ impl Relay {
     /// Returns what is counted.
     pub const fn metrics(&self) -> &SupervisorMetrics {
         &self.metrics
+    }
+
+    /// Makes a transaction, and counts how long it takes.
+    async fn timed<T>(
+        &self,
+        transaction: Transaction,
+        act: impl Future<Output = T>,
+    ) -> T {
+        let started = Instant::now();
+        let done = act.await;
+        let took = started.elapsed().as_secs_f64();
+        let label = TransactionLabel { transaction };
+        self.metrics.store.get_or_create(&label).observe(took);
+        done
     }
 
     /// Counts who is there and who waits.
@@ -182,11 +225,16 @@ impl Relay {
             }
             gone.extend((presence == Presence::Gone).then(|| identity.clone()));
         }
-        let has_changed = shared.gone != gone;
-        shared.gone = gone;
+        let before = std::mem::replace(&mut shared.gone, gone.clone());
         let pending = shared.pending.len();
         drop(shared);
-        if has_changed {
+        for component in gone.difference(&before) {
+            warn!(%component, "was not heard of for long, and is not offered any more");
+        }
+        for component in before.difference(&gone) {
+            info!(%component, "is offered again");
+        }
+        if before != gone {
             self.offers_changed();
         }
         for (presence, count) in counts {
@@ -297,46 +345,73 @@ impl Relay {
             }
         };
         self.look_before(next);
-        // A failure at one must not cost the others.
-        let mut failed = None;
-        for overdue in overdue {
+        // The reasons first: the last part of one for many components joins them all.
+        for overdue in &overdue {
             match overdue.effect {
+                Effect::Settle(End::Lost) => self.keep_reason(overdue, now).await,
                 Effect::Wake => {
+                    info!(specification = overdue.id.0, component = %overdue.component,
+                        "queued again: the component did not answer");
                     self.metrics.handed_again.inc();
                     self.wake(&overdue.component);
-                }
-                Effect::Settle(end) => {
-                    if let Err(error) = self.give_up(overdue, end, now).await {
-                        failed.get_or_insert(error);
-                    }
                 }
                 _ => {}
             }
         }
-        failed.map_or(Ok(()), |error| {
-            let mut shared = self.shared();
-            (shared.is_incomplete, shared.deadline) = (true, Some(now));
-            Err(error)
-        })
-    }
-
-    /// Tells of a specification whose time was over. What came until then is its result.
-    async fn give_up(
-        &self,
-        overdue: Overdue,
-        end: End,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let Overdue { id, token, component, reason, .. } = overdue;
-        if end == End::Lost {
-            let text = format!("lost: component {component} {reason}");
-            let word = Exception::new(Some(token), text).into();
-            // It can be made again from the end alone, should it not be kept.
-            if let Err(error) = self.store.keep(id, &word, now).await {
-                warn!(specification = id.0, %error, "the reason is not kept");
+        // A failure at one must not cost the others.
+        let mut failed = None;
+        for overdue in overdue {
+            if let Effect::Settle(end) = overdue.effect
+                && let Err(error) = self.settled(overdue.id, end, now).await
+            {
+                failed.get_or_insert(error);
             }
         }
-        self.settled(id, end, now).await
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Keeps why a specification is lost. It can be made again from the end alone, should it
+    /// not be kept.
+    async fn keep_reason(&self, overdue: &Overdue, now: Timestamp) {
+        let Overdue { id, token, component, reason, .. } = overdue;
+        let text = format!("lost: component {component} {reason}");
+        let word = Exception::new(Some(token.clone()), text).into();
+        if let Err(error) = self.store.keep_reason(*id, &word, now).await {
+            warn!(specification = id.0, %error, "the reason is not kept");
+        }
+    }
+
+    /// Forgets components that were not heard of for so long: they leave their history, and
+    /// register again if they come back.
+    pub async fn forget_gone(
+        &self,
+        age: Duration,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let is_old = |seen: Timestamp| {
+            let silent = Duration::try_from(now.duration_since(seen));
+            silent.is_ok_and(|silent| silent > age)
+        };
+        let gone: Vec<_> = self.look(|directory| {
+            let gone =
+                directory.components().filter(|(_, known)| is_old(known.last_seen));
+            gone.map(|(identity, _)| identity.clone()).collect()
+        });
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.store.forgotten(gone.clone(), now).await?;
+        for component in gone {
+            let mut shared = self.shared();
+            let known = shared.directory.component(&component);
+            // It may have come back meanwhile.
+            if known.is_some_and(|known| is_old(known.last_seen)) {
+                shared.directory.forget(&component);
+                info!(%component, "was not heard of for very long, and is forgotten");
+            }
+        }
+        self.offers_changed();
+        Ok(())
     }
 
     /// Writes down when components were last heard of, and takes note of whether that works.
@@ -367,12 +442,22 @@ impl Relay {
     /// Tells who waits that a specification has ended. If it was the last part of one for
     /// many components, that has ended too.
     async fn settled(&self, id: Id, end: End, now: Timestamp) -> Result<(), StoreError> {
-        self.metrics.settled.get_or_create(&EndLabel { end: end.word() }).inc();
+        info!(specification = id.0, end = end.word(), "has ended");
         self.redeeming.wake(&id);
-        match self.store.parent(id)? {
-            Some(whole) => self.complete(Some(whole), now).await,
-            None => Ok(()),
-        }
+        let joined = match self.store.parent(id).await {
+            Ok(Some(whole)) => self.complete(Some(whole), now).await,
+            // Those that clients have sent are counted, not their parts.
+            Ok(None) => {
+                self.metrics.settled.get_or_create(&EndLabel { end: end.word() }).inc();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        joined.inspect_err(|_| {
+            // Nobody may deliver this part once more: it is joined when the store works again.
+            let mut shared = self.shared();
+            (shared.is_incomplete, shared.deadline) = (true, Some(now));
+        })
     }
 
     /// Has a component fetch what is queued for it.

@@ -5,32 +5,33 @@ use std::time::Duration;
 use mplane::access::{Identity, IdentityRule, Policy};
 use mplane::features::Features;
 use mplane::message::{
-    CALLBACK, Capability, Envelope, Exception, Interrupt, Message, Receipt, Redemption,
-    ResultStatement, Specification, Statement, Table,
+    CALLBACK, Capability, Interrupt, Message, Receipt, Redemption, ResultStatement,
+    Specification, Statement, Table,
 };
 use mplane::primitive::Value;
 use mplane::registry::{CORE, Registries};
 use mplane::token::Token;
 use mplane::when::When;
 
+use super::whole_tests::asked_all;
 use super::*;
 use crate::store::{Filter, Retention, Room, Swept};
 
 const NOON: &str = "2026-06-01T12:00:00Z";
 
-fn noon() -> Timestamp {
+pub(super) fn noon() -> Timestamp {
     NOON.parse().unwrap()
 }
 
-fn probe(name: &str) -> Identity {
+pub(super) fn probe(name: &str) -> Identity {
     Identity::new(["Demo", "Components", name].map(Into::into), Some("Components"))
 }
 
-fn client(name: &str) -> Identity {
+pub(super) fn client(name: &str) -> Identity {
     Identity::new(["Demo", "Clients", name].map(Into::into), Some("Clients"))
 }
 
-fn ping(source: &str) -> Capability {
+pub(super) fn ping(source: &str) -> Capability {
     let registries = Registries::embedded();
     let statement = Statement::measure("now ... future / 1s".parse().unwrap())
         .labelled("ping")
@@ -38,6 +39,14 @@ fn ping(source: &str) -> Capability {
         .and_then(|s| s.parameter(&registries, "destination.ip4", "*"))
         .and_then(|s| s.column(&registries, "time"))
         .and_then(|s| s.column(&registries, "delay.twoway.icmp.us"))
+        .unwrap();
+    Capability::new(statement)
+}
+
+fn archive(label: &str) -> Capability {
+    let statement = Statement::new("query", CORE, "past ... now".parse().unwrap())
+        .labelled(label)
+        .column(&Registries::embedded(), "time")
         .unwrap();
     Capability::new(statement)
 }
@@ -57,21 +66,21 @@ async fn open(folder: &tempfile::TempDir) -> Relay {
         }
     };
     let (registries, policy) = (Registries::embedded(), Policy::default());
-    Relay::new(store, registries, policy, SignedDuration::from_mins(10), ROOM, noon())
-        .await
-        .unwrap()
+    let expiry = SignedDuration::from_mins(10);
+    let limits = Limits { expiry, room: ROOM, hand_outs: Vec::new() };
+    Relay::new(store, registries, policy, limits, noon()).await.unwrap()
 }
 
 /// A relay with its clock and the tokens it is given.
-struct Bench {
-    relay: Relay,
-    now: Timestamp,
+pub(super) struct Bench {
+    pub(super) relay: Relay,
+    pub(super) now: Timestamp,
     tokens: u128,
-    folder: tempfile::TempDir,
+    pub(super) folder: tempfile::TempDir,
 }
 
 impl Bench {
-    async fn with(probes: &[(&str, &str)]) -> Self {
+    pub(super) async fn with(probes: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let relay = open(&folder).await;
         let mut bench = Self { relay, now: noon(), tokens: 0, folder };
@@ -82,7 +91,7 @@ impl Bench {
     }
 
     /// Ends, and goes on with what is written.
-    async fn restart(self) -> Self {
+    pub(super) async fn restart(self) -> Self {
         let Self { relay, now, tokens, folder } = self;
         relay.write_seen().await.unwrap();
         drop(relay);
@@ -90,7 +99,7 @@ impl Bench {
         Self { relay, now, tokens, folder }
     }
 
-    async fn register(&mut self, from: &Identity, capability: Capability) {
+    pub(super) async fn register(&mut self, from: &Identity, capability: Capability) {
         self.relay
             .register(
                 from,
@@ -108,24 +117,25 @@ impl Bench {
         Token::from_random(self.tokens.to_be_bytes())
     }
 
-    async fn ask(&mut self, from: &str, message: impl Into<Message>) -> Reply {
+    pub(super) async fn ask(&mut self, from: &str, message: impl Into<Message>) -> Reply {
         let fresh = [self.fresh(), self.fresh()];
-        self.relay.handle(&client(from), message.into(), fresh, self.now).await
+        let client = client(from);
+        self.relay.handle(&client, message.into(), fresh, self.now).await.unwrap()
     }
 
-    async fn fetch(&mut self, name: &str) -> Vec<Message> {
+    pub(super) async fn fetch(&mut self, name: &str) -> Vec<Message> {
         let fetched = self.relay.fetch(&probe(name), self.now).await.unwrap();
         fetched.expect("it is registered")
     }
 
-    async fn fetch_specification(&mut self, name: &str) -> Specification {
+    pub(super) async fn fetch_specification(&mut self, name: &str) -> Specification {
         match self.fetch(name).await.pop() {
             Some(Message::Specification(specification)) => specification,
             other => panic!("expected a specification, got {other:?}"),
         }
     }
 
-    async fn report(
+    pub(super) async fn report(
         &mut self,
         name: &str,
         message: impl Into<Message>,
@@ -133,13 +143,13 @@ impl Bench {
         self.relay.report(&probe(name), message.into(), self.now).await
     }
 
-    async fn redeem(&mut self, from: &str, token: &Token) -> Message {
+    pub(super) async fn redeem(&mut self, from: &str, token: &Token) -> Message {
         self.ask(from, Redemption::token_only("measure", token.clone())).await.message
     }
 }
 
 /// What a client sends, with the label of the capability and a serial.
-fn asked(label: &str, when: &str) -> Specification {
+pub(super) fn asked(label: &str, when: &str) -> Specification {
     let mut specification = Specification::of(&ping("10.0.0.1"));
     specification.set_parameter("destination.ip4", "10.0.0.9").unwrap();
     specification.set_label(Some(label.into()));
@@ -147,7 +157,7 @@ fn asked(label: &str, when: &str) -> Specification {
     specification
 }
 
-fn result_of(specification: &Specification) -> ResultStatement {
+pub(super) fn result_of(specification: &Specification) -> ResultStatement {
     let mut table = Table::new(specification.columns());
     table.push([None, Some(Value::Natural(42))]);
     ResultStatement::of(specification, When::at(noon()), table)
@@ -646,16 +656,93 @@ async fn who_keeps_more_than_is_set_keeps_the_latest() {
     let stories = bench.relay.store().stories(tokens[0].to_string(), None).await.unwrap();
     let last = stories.stories[0].steps.last().unwrap();
     assert_eq!(last.detail.as_deref(), Some("its client has more than is kept"));
+    // One after the other, and of a component likewise.
+    let retention =
+        Retention { client_bytes: u64::MAX, component_bytes: bytes, ..retention };
+    let swept = bench.relay.store().sweep(retention, bench.now).await.unwrap();
+    assert_eq!(swept, Swept { results: 1, stories: 0 });
+    assert!(matches!(bench.redeem("me", &tokens[4]).await, Message::Result(_)));
+}
+
+#[tokio::test]
+async fn hand_outs_are_made_again_as_is_set() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.1")]).await;
+    let set = |components: &str, lease: Option<u64>| HandOut {
+        components: components.into(),
+        lease: lease.map(Duration::from_secs),
+    };
+    let hand_outs = vec![set("*.a", None), set("Demo.*", Some(3)), set("*", None)];
+    let expiry = SignedDuration::from_mins(10);
+    bench.relay.set_limits(Limits { expiry, room: ROOM, hand_outs });
+    for name in ["a", "b"] {
+        let asked = asked(&format!("ping@{name}-0"), "now + 50s / 1s");
+        assert!(bench.ask("me", asked).await.pending.is_some());
+        bench.fetch_specification(name).await;
+    }
+    bench.now += SignedDuration::from_secs(4);
+    bench.relay.handle_timeout(bench.now).await.unwrap();
+    assert!(bench.fetch("a").await.is_empty(), "it is handed nothing twice");
+    bench.fetch_specification("b").await;
+}
+
+#[tokio::test]
+async fn what_is_not_registered_again_with_the_others_is_gone() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let labels = |bench: &Bench| {
+        let shown = bench.relay.capabilities(&client("me"), Features::OURS, 0, bench.now);
+        let labels = shown.capabilities.iter();
+        labels.filter_map(|it| it.label().map(ToOwned::to_owned)).collect::<Vec<_>>()
+    };
+    bench.register(&probe("a"), archive("archive")).await;
+    let mut bench = bench.restart().await;
+    assert_eq!(labels(&bench).len(), 2);
+    bench.relay.registration_begins(&probe("a"));
+    bench.register(&probe("a"), ping("10.0.0.1")).await;
+    bench.relay.registration_ends(&probe("a"), bench.now).await.unwrap();
+    assert_eq!(labels(&bench), ["ping"]);
+    let bench = bench.restart().await;
+    assert_eq!(labels(&bench), ["ping"]);
+    let history = bench.relay.store().history(&probe("a")).await.unwrap();
+    let gone = history.iter().find(|it| it.label.as_deref() == Some("archive"));
+    assert_eq!(gone.and_then(|it| it.gone.as_deref()), Some("not offered any more"));
+}
+
+#[tokio::test]
+async fn who_was_not_heard_of_for_very_long_is_forgotten_and_leaves_its_history() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]).await;
+    let day = Duration::from_secs(86_400);
+    bench.now += SignedDuration::from_hours(20);
+    bench.fetch("b").await;
+    bench.now += SignedDuration::from_hours(10);
+    bench.relay.forget_gone(day, bench.now).await.unwrap();
+    let known = |bench: &Bench, name: &str| {
+        bench.relay.look(|directory| directory.component(&probe(name)).is_some())
+    };
+    assert!(!known(&bench, "a") && known(&bench, "b"));
+    assert_eq!(bench.relay.fetch(&probe("a"), bench.now).await.unwrap(), None);
+    let history = bench.relay.store().history(&probe("a")).await.unwrap();
+    assert_eq!(history[0].gone.as_deref(), Some("the component is gone"));
+    bench.register(&probe("a"), ping("10.0.0.1")).await;
+    assert!(known(&bench, "a"));
+}
+
+#[tokio::test]
+async fn labels_that_mean_many_components_are_not_for_one() {
+    let bench = Bench::with(&[]).await;
+    let mut capability = ping("10.0.0.1");
+    capability.set_label(Some("ping@*".into()));
+    let (features, dialect) = (Features::OURS, Dialect::Envelope);
+    let from = probe("a");
+    let offered =
+        bench.relay.register(&from, capability.into(), features, dialect, bench.now);
+    let error = offered.await.unwrap_err().to_string();
+    assert!(error.starts_with("labels that end in @* mean all components"), "{error}");
 }
 
 #[tokio::test]
 async fn queries_about_the_past_are_handed_out_and_lost_in_time() {
     let mut bench = Bench::with(&[]).await;
-    let statement = Statement::new("query", CORE, "past ... now".parse().unwrap())
-        .labelled("archive")
-        .column(&Registries::embedded(), "time")
-        .unwrap();
-    let capability = Capability::new(statement);
+    let capability = archive("archive");
     bench.register(&probe("a"), capability.clone()).await;
     let mut asked = Specification::of(&capability);
     asked.set_when("2015-03-01 ... 2015-03-02".parse().unwrap());
@@ -669,72 +756,6 @@ async fn queries_about_the_past_are_handed_out_and_lost_in_time() {
 }
 
 #[tokio::test]
-async fn the_results_so_far_of_a_repeat_come_while_it_goes_on() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
-    let scope = "repeat now + 1h / 1m { now + 5s / 1s }";
-    let token = bench.ask("me", asked("ping-0", scope)).await.message.token().unwrap();
-    let handed = bench.fetch_specification("a").await;
-    bench.report("a", Receipt::of(&handed)).await.unwrap();
-    assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
-    let fetched = bench.fetch("a").await;
-    let [Message::Redemption(redemption)] = fetched.as_slice() else {
-        panic!("the component is asked once: {fetched:?}")
-    };
-    assert_eq!(*redemption.token(), handed.token());
-    let results = |count: usize| {
-        let results = (0..count).map(|_| result_of(&handed).into()).collect();
-        let mut envelope = Envelope::of(results).with_content("result");
-        envelope.set_token(Some(handed.token()));
-        envelope.set_when(Some(When::at(noon())));
-        envelope
-    };
-    bench.report("a", results(1)).await.unwrap();
-    let redemption = Redemption::token_only("measure", token.clone());
-    let reply = bench.ask("me", redemption).await;
-    let Message::Envelope(so_far) = &reply.message else { panic!("{reply:?}") };
-    assert_eq!((so_far.len(), so_far.token()), (1, Some(&token)));
-    assert!(reply.pending.is_some(), "more is to come");
-    // It is asked again, and then ends before it has answered.
-    assert_eq!(bench.fetch("a").await.len(), 1);
-    bench.report("a", results(3)).await.unwrap();
-    bench.report("a", results(3)).await.unwrap();
-    let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
-    let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
-    assert_eq!((all.len(), reply.pending), (3, None));
-    for result in all.messages() {
-        let names = (result.token(), result.label());
-        assert_eq!(names, (Some(token.clone()), Some("ping-0")), "they are the client's");
-    }
-}
-
-#[tokio::test]
-async fn the_results_so_far_of_a_repeat_are_its_result_if_nothing_else_comes() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
-    let scope = "repeat now + 1h / 1m { now + 5s / 1s }";
-    let repeat = asked("ping-0", scope);
-    let token = bench.ask("me", repeat.clone()).await.message.token().unwrap();
-    let handed = bench.fetch_specification("a").await;
-    bench.report("a", Receipt::of(&handed)).await.unwrap();
-    bench.redeem("me", &token).await;
-    assert_eq!(bench.fetch("a").await.len(), 1);
-    let mut so_far = Envelope::of(vec![result_of(&handed).into()]).with_content("result");
-    so_far.set_token(Some(handed.token()));
-    so_far.set_when(Some(When::at(noon())));
-    bench.report("a", so_far).await.unwrap();
-    // Who sends it once more is told that it is here, and not what would look like all.
-    let mut again = repeat;
-    again.set_token(Some(token.clone()));
-    let reply = bench.ask("me", again).await;
-    assert!(matches!(reply.message, Message::Receipt(_)), "{reply:?}");
-    while let Some(over) = bench.relay.poll_timeout() {
-        bench.relay.handle_timeout(over).await.unwrap();
-    }
-    let reply = bench.ask("me", Redemption::token_only("measure", token)).await;
-    let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
-    assert_eq!((all.len(), reply.pending), (1, None));
-}
-
-#[tokio::test]
 async fn a_supervisor_is_not_handed_what_comes_from_itself() {
     let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
     let names = ["Demo", "Supervisors", "below"].map(Into::into);
@@ -744,7 +765,7 @@ async fn a_supervisor_is_not_handed_what_comes_from_itself() {
         let fresh = [format!("c{serial}"), format!("h{serial}")];
         let fresh = fresh.map(|token| token.parse().unwrap());
         let message = asked(&format!("ping-{serial}"), "now + 5s / 1s").into();
-        let reply = bench.relay.handle(&below, message, fresh, bench.now).await;
+        let reply = bench.relay.handle(&below, message, fresh, bench.now).await.unwrap();
         assert!(reply.pending.is_some(), "{reply:?}");
     }
     assert_eq!(bench.fetch("a").await.len(), 4, "all for the other one");
@@ -775,97 +796,4 @@ async fn components_that_let_the_supervisor_say_when_come_spread_over_time() {
     assert_eq!(seconds.len(), 5, "{seconds:?}");
     bench.register(&probe("other"), ping("10.0.0.1")).await;
     assert_eq!(bench.relay.callback(&probe("other"), noon()), None);
-}
-
-/// What a client sends to all components that are called so.
-fn asked_all(bench: &Bench, called: &str, when: &str) -> Specification {
-    let shown =
-        bench.relay.capabilities(&client("me"), Features::OURS, 0, noon()).capabilities;
-    let all = shown.iter().find(|known| known.label() == Some("ping@*"));
-    let mut specification = Specification::of(all.expect("it is offered"));
-    specification.set_parameter("component.identity", called).unwrap();
-    specification.set_parameter("destination.ip4", "10.0.0.9").unwrap();
-    specification.set_label(Some("ping@*-0".into()));
-    specification.set_when(when.parse().unwrap());
-    specification
-}
-
-#[tokio::test]
-async fn all_components_are_asked_at_once_and_answer_as_one() {
-    let probes = [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")];
-    let mut bench = Bench::with(&probes).await;
-    let asked = asked_all(&bench, "all", "now + 5s / 1s");
-    assert!(asked.find_parameter("source.ip4").is_none(), "each has its own");
-    let reply = bench.ask("me", asked).await;
-    assert!(reply.pending.is_some(), "{reply:?}");
-    let token = reply.message.token().unwrap();
-    for (name, source) in probes {
-        let handed = bench.fetch_specification(name).await;
-        assert_eq!(handed.value("source.ip4").unwrap().to_string(), source);
-        assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
-        if name == "c" {
-            let failed = Exception::new(Some(handed.token()), "no route");
-            bench.report(name, failed).await.unwrap();
-        } else {
-            bench.report(name, result_of(&handed)).await.unwrap();
-        }
-    }
-    let Message::Result(result) = bench.redeem("me", &token).await else {
-        panic!("all have answered")
-    };
-    assert_eq!(result.label(), Some("ping@*-0"));
-    let who: Vec<_> = result
-        .table()
-        .iter()
-        .map(|row| row.value("component.identity").unwrap().to_string())
-        .collect();
-    assert_eq!(who, ["Demo.Components.a", "Demo.Components.b"]);
-    assert_eq!(
-        result.find_metadata("measurement.incomplete").unwrap().to_string(),
-        "1 of 3 components: Demo.Components.c: no route"
-    );
-}
-
-#[tokio::test]
-async fn components_are_selected_by_pattern_and_end_with_their_deadline() {
-    let mut bench = Bench::with(&[("a1", "10.0.0.1"), ("a2", "10.0.0.2")]).await;
-    bench.register(&probe("b1"), ping("10.0.0.3")).await;
-    let nobody = bench.ask("me", asked_all(&bench, "*.z*", "now + 5s / 1s")).await;
-    assert!(nobody.pending.is_none(), "{nobody:?}");
-    let asked = asked_all(&bench, "*.a*", "now + 5s / 1s");
-    let token = bench.ask("me", asked).await.message.token().unwrap();
-    assert!(bench.fetch("b1").await.is_empty());
-    let handed = bench.fetch_specification("a1").await;
-    bench.report("a1", result_of(&handed)).await.unwrap();
-    let bench = bench.restart().await;
-    let deadline = "2026-06-01T12:01:05Z".parse().unwrap();
-    bench.relay.handle_timeout(deadline).await.unwrap();
-    let mut bench = bench;
-    let Message::Result(result) = bench.redeem("me", &token).await else {
-        panic!("what is there is the result")
-    };
-    assert_eq!(result.table().rows(), 1);
-    let incomplete = result.find_metadata("measurement.incomplete").unwrap().to_string();
-    assert!(incomplete.contains("a2: lost: component"), "{incomplete}");
-}
-
-#[tokio::test]
-async fn an_interrupt_reaches_all_components_that_were_asked() {
-    let mut bench = Bench::with(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]).await;
-    let asked = asked_all(&bench, "all", "now ... future / 1s");
-    let token = bench.ask("me", asked).await.message.token().unwrap();
-    let handed = bench.fetch_specification("a").await;
-    let interrupt = Interrupt::token_only("measure", token.clone());
-    assert!(bench.ask("me", interrupt).await.pending.is_some());
-    assert!(bench.fetch("b").await.is_empty(), "it had not fetched it");
-    let fetched = bench.fetch("a").await;
-    assert!(matches!(fetched.as_slice(), [Message::Interrupt(_)]), "{fetched:?}");
-    bench.report("a", result_of(&handed)).await.unwrap();
-    let Message::Result(result) = bench.redeem("me", &token).await else {
-        panic!("it has ended")
-    };
-    assert_eq!(result.table().rows(), 1);
-    let repeat = asked_all(&bench, "all", "repeat now + 1h / 1m { now + 5s / 1s }");
-    let refused = bench.ask("me", repeat).await;
-    assert!(refused.pending.is_none(), "{refused:?}");
 }

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use mplane::access::{CapabilityName, Identity};
 use mplane::json;
 use mplane::message::{Exception, Message, Receipt, Specification};
+use mplane::primitive::Value;
+use mplane::registry::PLATFORM;
 use mplane::token::Token;
 use mplane_runtime::tls::fresh_token;
 use tracing::{info, warn};
@@ -14,9 +16,9 @@ use tracing::{info, warn};
 use super::clients::{client_full, is_itself};
 use super::{GRACE, Relay, Reply, exception};
 use crate::directory::{Choice, Dialect};
-use crate::fan_out;
-use crate::life::{Effect, End};
-use crate::metrics::RefusedReason;
+use crate::fan_out::{self, Yield};
+use crate::life::{Effect, End, Event};
+use crate::metrics::{EndLabel, RefusedReason, Transaction};
 use crate::store::{Acceptance, Id, New, StoreError};
 
 /// Whom a specification for many components is for.
@@ -86,9 +88,10 @@ impl Relay {
         });
         let parts: Vec<_> = parts.collect();
         let (id, width) = (whole.id, parts.len());
-        let room = self.shared().room;
-        match self.store.accept_all(whole, parts, room, now).await? {
-            Acceptance::Known => self.state_of(from, &token, now).await,
+        let room = self.shared().limits.room;
+        let accepting = self.store.accept_all(whole, parts, room, now);
+        match self.timed(Transaction::accept, accepting).await? {
+            Acceptance::Known => self.known(from, &asked, now).await,
             Acceptance::QueueFull => {
                 let text = "as many specifications as are kept wait for one of the components; \
                             try again later, or narrow component.identity";
@@ -159,30 +162,72 @@ impl Relay {
                     continue;
                 }
             };
-            let mut yielded = Vec::new();
-            for (part, component, _) in self.store.parts(id).await? {
-                let text = self.store.result(part).await?;
-                let message = text.and_then(|text| {
-                    json::decode(text.as_bytes(), &self.registries).ok()
-                });
-                yielded.push((component, message));
-            }
-            let merged = fan_out::merge(&asked, yielded, &self.registries, now);
-            let (end, message): (End, Message) = match merged {
-                Ok(mut result) => {
-                    result.set_label(asked.label().map(ToOwned::to_owned));
-                    (End::Result, result.into())
+            let yielded = self.yielded(id).await?;
+            let merged = if asked.when().is_repeated() {
+                let merged = fan_out::merge_repeats(&asked, yielded, now);
+                merged.map(Message::from)
+            } else {
+                let merged = fan_out::merge(&asked, yielded, &self.registries, now);
+                merged.map(Message::from)
+            };
+            let (event, message) = match merged {
+                Ok(results @ Message::Envelope(_)) => {
+                    (Event::DeliveredSeveral { are_all: true }, results)
                 }
+                Ok(result) => (Event::Delivered(End::Result), result),
                 Err(reason) => {
-                    (End::Exception, Exception::new(Some(token), reason).into())
+                    let exception = Exception::new(Some(token), reason);
+                    (Event::Delivered(End::Exception), exception.into())
                 }
             };
             let stepped =
-                self.store.delivered(&whole.reported, end, &message, now).await?;
-            if let Effect::Settle(_) = stepped.effect {
+                self.store.delivered(&whole.reported, event, &message, now).await?;
+            if let Effect::Settle(end) = stepped.effect {
+                info!(specification = id.0, end = end.word(), "has ended");
+                let label = EndLabel { end: end.word() };
+                self.metrics().settled.get_or_create(&label).inc();
                 self.redeeming.wake(&id);
             }
         }
         Ok(())
+    }
+
+    /// Returns what the parts of a specification for many components have yielded so far.
+    async fn yielded(&self, whole: Id) -> Result<Vec<Yield>, StoreError> {
+        let mut yielded = Vec::new();
+        for (part, component, _) in self.store.parts(whole).await? {
+            let text = self.store.result(part).await?;
+            let bytes = text.as_ref().map_or(0, String::len);
+            let message = text
+                .and_then(|text| json::decode(text.as_bytes(), &self.registries).ok());
+            yielded.push(Yield { component, message, bytes });
+        }
+        Ok(yielded)
+    }
+
+    /// Returns what a client is told of a specification for many components that has not
+    /// ended: the results so far of a repeat, or a receipt that says how many have not
+    /// answered yet.
+    pub(super) async fn whole_so_far(
+        &self,
+        whole: Id,
+        asked: &Specification,
+        now: Timestamp,
+    ) -> Result<Message, StoreError> {
+        if asked.when().is_repeated() {
+            let yielded = self.yielded(whole).await?;
+            if let Some(results) = fan_out::so_far(asked, yielded, now) {
+                return Ok(results.into());
+            }
+        }
+        let parts = self.store.parts(whole).await?;
+        let open = parts.iter().filter(|(_, _, has_ended)| !has_ended).count();
+        let mut asked = asked.clone();
+        if let Ok(element) = self.registries.element(PLATFORM, "measurement.incomplete") {
+            let text = format!("{open} of {} components have not ended", parts.len());
+            let value = Some(Value::String(text.into()));
+            let _unchanged = asked.add_metadata(Arc::clone(element), value).is_err();
+        }
+        Ok(Receipt::of(&asked).into())
     }
 }

@@ -42,21 +42,23 @@ pub use self::read::{
 use self::rows::{find, life_of, note, write_life};
 pub use self::sweep::{Retention, Swept};
 use crate::directory::{About, Dialect};
-use crate::life::{Effect, End, Event, Life, State, step};
+use crate::life::{Effect, Event, Life, step};
 
 /// The schemas, as steps from an empty file.
-const CONTROL: [&str; 3] = [
+const CONTROL: [&str; 4] = [
     include_str!("control-1.sql"),
     include_str!("control-2.sql"),
     include_str!("control-3.sql"),
+    include_str!("control-4.sql"),
 ];
 const RESULTS: [&str; 1] = [include_str!("results-1.sql")];
 
 /// Messages handed out at once, so that a component is not buried by one answer.
 const HAND_OUT: i64 = 100;
 
-/// Refusals kept, the oldest go first: they are for people who ask soon.
-const REFUSALS: i64 = 10_000;
+/// Refusals of one client that are kept, the oldest go first: they are for people who ask
+/// soon. Others are not forgotten for a client that is refused again and again.
+const REFUSALS: i64 = 1_000;
 
 /// Names a specification within one supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -227,6 +229,17 @@ pub enum Handed {
     },
 }
 
+impl Handed {
+    /// Returns of which specification it is.
+    pub const fn id(&self) -> Id {
+        match self {
+            Self::Specification { id, .. }
+            | Self::Interrupt { id, .. }
+            | Self::Redemption { id, .. } => *id,
+        }
+    }
+}
+
 /// What a report of a component is about.
 #[derive(Clone, Debug)]
 pub struct Reported {
@@ -236,6 +249,9 @@ pub struct Reported {
     pub token: Token,
     /// The label that the client knows.
     pub label: Option<String>,
+    /// The specification as the component got it, as JSON; `None` when it is not kept any
+    /// more.
+    pub handed: Option<String>,
     /// How far it is.
     pub life: Life,
 }
@@ -377,6 +393,26 @@ impl Store {
         Ok(written.await?)
     }
 
+    /// Writes down that components are forgotten: they do not offer anything any more.
+    pub async fn forgotten(
+        &self,
+        components: Vec<Identity>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let written = self.control.call(move |connection| {
+            let mut update = connection.prepare_cached(
+                "UPDATE capability SET until_us = ?2, gone = 'the component is gone'
+                 WHERE component = ?1 AND until_us IS NULL",
+            )?;
+            for component in components {
+                let component = identity_text(&component);
+                update.execute(params![component, now.as_microsecond()])?;
+            }
+            Ok(())
+        });
+        Ok(written.await?)
+    }
+
     /// Writes down when components were last heard of.
     pub async fn seen(&self, seen: Vec<(Identity, Timestamp)>) -> Result<(), StoreError> {
         let written = self.control.call(move |connection| {
@@ -444,11 +480,9 @@ impl Store {
             }
             insert(connection, &whole, None, now)?;
             // Its parts are what is handed out.
+            write_life(connection, whole.new.id, Life::BEGIN_WHOLE, now)?;
             connection
-                .prepare_cached(
-                    "UPDATE specification SET state = 'promised', is_parent = 1
-                     WHERE id = ?1",
-                )?
+                .prepare_cached("UPDATE specification SET is_parent = 1 WHERE id = ?1")?
                 .execute(params![whole.new.id.number()])?;
             let detail = format!("for {} components", parts.len());
             note(connection, whole.new.id, now, "handed", Some(&detail))?;
@@ -486,9 +520,11 @@ impl Store {
                 ])?;
             connection
                 .prepare_cached(
-                    "DELETE FROM refusal WHERE id <= (SELECT max(id) FROM refusal) - ?1",
+                    "DELETE FROM refusal WHERE client = ?1 AND id <= (
+                       SELECT id FROM refusal WHERE client = ?1
+                       ORDER BY id DESC LIMIT 1 OFFSET ?2)",
                 )?
-                .execute(params![REFUSALS])
+                .execute(params![client, REFUSALS])
                 .map(drop)
         });
         Ok(written.await?)
@@ -583,18 +619,14 @@ impl Store {
     pub async fn delivered(
         &self,
         reported: &Reported,
-        end: End,
+        event: Event,
         message: &Message,
         now: Timestamp,
     ) -> Result<Stepped, StoreError> {
         let id = reported.id;
         let text = message_text(message);
         let bytes = i64::try_from(text.len()).unwrap_or(i64::MAX);
-        let is_new = !matches!(reported.life.state, State::Settled(_));
-        let event = match message {
-            Message::Envelope(_) => Event::DeliveredSeveral,
-            _ => Event::Delivered(end),
-        };
+        let is_new = !reported.life.is_settled();
         let differs = if is_new {
             self.keep(id, message, now).await?;
             false
@@ -618,11 +650,12 @@ impl Store {
                     if effect != Effect::Progress {
                         note(connection, id, now, "delivered", Some(&detail))?;
                     }
-                    connection
-                        .prepare_cached(
-                            "UPDATE specification SET result_bytes = ?2 WHERE id = ?1",
-                        )?
-                        .execute(params![id.number(), bytes])?;
+                    write_bytes(connection, id, bytes)?;
+                }
+                // Its time ran out while it was written: it is there all the same.
+                Effect::TooLate if is_new => {
+                    note(connection, id, now, "delivered too late", Some(&detail))?;
+                    write_bytes(connection, id, bytes)?;
                 }
                 Effect::TooLate if differs => {
                     let what = "something else delivered, not kept";
@@ -635,12 +668,24 @@ impl Store {
         Ok(written.await?)
     }
 
-    /// Takes an interrupt of a client; `exception` is what it redeems if that ends the
-    /// specification at once. `None` if it has no such specification.
+    /// Notes something that happened to a specification and changes nothing.
+    pub async fn noted(
+        &self,
+        id: Id,
+        what: &'static str,
+        detail: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let written = self
+            .control
+            .call(move |connection| note(connection, id, now, what, Some(&detail)));
+        Ok(written.await?)
+    }
+
+    /// Takes an interrupt of a client. `None` if it has no such specification.
     pub async fn interrupted(
         &self,
         id: Id,
-        exception: &Message,
         now: Timestamp,
     ) -> Result<Option<Stepped>, StoreError> {
         let written = self.control.call(move |connection| {
@@ -648,25 +693,15 @@ impl Store {
             let effect = advance(connection, id, life, Event::Interrupted, now)?;
             match effect {
                 Effect::Settle(_) => {
-                    note(
-                        connection,
-                        id,
-                        now,
-                        "interrupted",
-                        Some("nobody had fetched it"),
-                    )?;
+                    let detail = "nobody had fetched it";
+                    note(connection, id, now, "interrupted", Some(detail))?;
                 }
                 Effect::Wake => note(connection, id, now, "interrupt asked for", None)?,
                 _ => {}
             }
             Ok(Some(Stepped { id, effect }))
         });
-        let stepped = written.await?;
-        // It can be made again from the end alone, should this be lost.
-        if let Some(Stepped { effect: Effect::Settle(_), .. }) = stepped {
-            self.keep(id, exception, now).await?;
-        }
-        Ok(stepped)
+        Ok(written.await?)
     }
 
     /// Has the component asked for the results so far, unless it is being asked.
@@ -721,6 +756,26 @@ impl Store {
             }
             Ok(())
         }));
+    }
+
+    /// Keeps the reason for which a specification is lost, unless something has come of it
+    /// after all.
+    pub async fn keep_reason(
+        &self,
+        id: Id,
+        reason: &Message,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let text = message_text(reason);
+        let written = self.results.call(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO result VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![id.number(), now.as_microsecond(), text])
+                .map(drop)
+        });
+        Ok(written.await?)
     }
 
     /// Keeps what a client is told of a specification that has ended.
@@ -785,6 +840,14 @@ fn tally(connection: &Connection, kind: &str, name: &str) -> rusqlite::Result<u6
         .query_row(params![kind, name], |row| row.get(0))
         .optional()?;
     Ok(u64::try_from(tally.unwrap_or_default()).unwrap_or_default())
+}
+
+/// Writes how large what is kept of a specification is.
+fn write_bytes(connection: &Connection, id: Id, bytes: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE specification SET result_bytes = ?2 WHERE id = ?1")?
+        .execute(params![id.number(), bytes])
+        .map(drop)
 }
 
 /// Writes a specification that is accepted.

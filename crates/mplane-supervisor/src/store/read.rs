@@ -238,7 +238,8 @@ impl Archive {
 
     /// Returns what a report of a component is about; `None` if nothing with this token
     /// was handed to it.
-    pub fn reported(
+    #[expect(clippy::unused_async, reason = "it is found at once in this kind of store")]
+    pub async fn reported(
         &self,
         component: &Identity,
         token: &Token,
@@ -250,6 +251,7 @@ impl Archive {
                 id: found.id,
                 token: found.token,
                 label: found.label,
+                handed: found.handed,
                 life: found.life,
             }))
         });
@@ -307,7 +309,8 @@ impl Archive {
     }
 
     /// Returns the specification for many components of which one is a part, if it is.
-    pub fn parent(&self, id: Id) -> Result<Option<Id>, StoreError> {
+    #[expect(clippy::unused_async, reason = "it is found at once in this kind of store")]
+    pub async fn parent(&self, id: Id) -> Result<Option<Id>, StoreError> {
         let read = self.control.look_up(|connection| {
             connection
                 .prepare_cached("SELECT parent FROM specification WHERE id = ?1")?
@@ -320,20 +323,24 @@ impl Archive {
     /// Returns specifications for many components all of whose parts have ended, and that
     /// have not: one of them, or all.
     pub async fn complete(&self, one: Option<Id>) -> Result<Vec<Whole>, StoreError> {
+        // All are looked for among those that have not ended, one is found by its key.
+        let which = one.map_or("", |_| "id = ?1 AND");
         let read = self.control.read(move |connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT id, token, label, asked, {LIFE} FROM specification AS whole
-                 WHERE is_parent = 1 AND settled_us IS NULL AND (?1 IS NULL OR id = ?1)
+                 WHERE {which} is_parent = 1 AND settled_us IS NULL
                  AND NOT EXISTS (SELECT 1 FROM specification AS part
                    WHERE part.parent = whole.id AND part.settled_us IS NULL)"
             ))?;
-            let wholes = statement.query_map(params![one.map(Id::number)], |row| {
+            let one = params_from_iter(one.map(Id::number));
+            let wholes = statement.query_map(one, |row| {
                 let token: String = row.get(1)?;
                 Ok(Whole {
                     reported: Reported {
                         id: Id::of(row.get(0)?),
                         token: read_token(&token, 1)?,
                         label: row.get(2)?,
+                        handed: None,
                         life: read_life(row, 4)?,
                     },
                     asked: row.get(3)?,
@@ -367,7 +374,8 @@ impl Archive {
     }
 
     /// Says whether nothing more comes of a specification of a client.
-    pub fn has_ended(
+    #[expect(clippy::unused_async, reason = "it is found at once in this kind of store")]
+    pub async fn has_ended(
         &self,
         client: &Identity,
         token: &Token,
@@ -387,7 +395,8 @@ impl Archive {
     }
 
     /// Says whether something was handed to a component and not answered by it.
-    pub fn is_unanswered(&self, component: &Identity) -> Result<bool, StoreError> {
+    #[expect(clippy::unused_async, reason = "it is found at once in this kind of store")]
+    pub async fn is_unanswered(&self, component: &Identity) -> Result<bool, StoreError> {
         let component = identity_text(component);
         let read = self.control.look_up(|connection| {
             connection
@@ -420,11 +429,14 @@ impl Archive {
         Ok(read.await?)
     }
 
-    /// Counts what components are to fetch, and tells when the first of it was accepted, UTC.
+    /// Counts what components are to fetch, and tells when the first specification of it was
+    /// accepted, UTC.
     pub async fn queued(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
         let read = self.control.read(|connection| {
             let (queued, first): (i64, Option<i64>) = connection.query_row(
-                "SELECT count(*), min(id) FROM specification
+                // Interrupts and the like are of specifications that may be old.
+                "SELECT count(*), min(CASE state WHEN 'queued' THEN id END)
+                 FROM specification
                  WHERE state = 'queued' OR interrupt = 'queued' OR progress = 'queued'",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?)),
@@ -455,7 +467,8 @@ impl Archive {
     }
 
     /// Returns the stories of specifications with a token, of either side of the
-    /// supervisor, and those that were refused; of one client only, if it is given.
+    /// supervisor, or with a label, and those that were refused. Of one client only, if it is
+    /// given: it knows the token of its side.
     pub async fn stories(
         &self,
         token: String,
@@ -616,10 +629,17 @@ fn stories(
     token: &str,
     client: Option<&str>,
 ) -> rusqlite::Result<Stories> {
+    // What a client asks must not cost a look at all there is.
+    let named = match client {
+        Some(_) => {
+            "id IN (SELECT id FROM specification WHERE client = ?2 AND token = ?1
+             UNION ALL SELECT id FROM specification WHERE label = ?1 AND client = ?2)"
+        }
+        None => "(token = ?1 OR handed_token = ?1 OR label = ?1) AND ?2 IS NULL",
+    };
     let mut statement = connection.prepare(&format!(
         "SELECT {MEASUREMENT}, handed_token, epoch FROM specification
-         WHERE (token = ?1 OR handed_token = ?1 OR label = ?1)
-         AND (?2 IS NULL OR client = ?2) ORDER BY id DESC LIMIT 100"
+         WHERE {named} ORDER BY id DESC LIMIT 100"
     ))?;
     let mut steps = connection.prepare(
         "SELECT at_us, what, detail FROM step WHERE specification = ?1 ORDER BY number",

@@ -15,11 +15,12 @@ pub(super) struct Found {
     pub(super) life: Life,
     pub(super) token: Token,
     pub(super) label: Option<String>,
+    pub(super) handed: Option<String>,
 }
 
 /// What was handed to a component and not answered by it.
 pub(super) const UNANSWERED: &str = "settled_us IS NULL
-     AND (lease_us IS NOT NULL OR interrupt = 'sent')";
+     AND (lease_us IS NOT NULL OR interrupt = 'sent' OR progress = 'sent')";
 
 /// The columns that [`read_life`] reads, in its order.
 pub(super) const LIFE: &str =
@@ -108,7 +109,7 @@ pub(super) fn find(
 ) -> rusqlite::Result<Option<Found>> {
     connection
         .prepare_cached(&format!(
-            "SELECT id, token, label, {LIFE} FROM specification
+            "SELECT id, token, label, {LIFE}, handed FROM specification
              WHERE component = ?1 AND handed_token = ?2"
         ))?
         .query_row(params![component, token.as_str()], |row| {
@@ -118,6 +119,7 @@ pub(super) fn find(
                 token: read_token(&token, 1)?,
                 label: row.get(2)?,
                 life: read_life(row, 3)?,
+                handed: row.get(9)?,
             })
         })
         .optional()

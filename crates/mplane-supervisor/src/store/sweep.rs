@@ -14,6 +14,12 @@ use crate::life::{Effect, End, Event, State};
 /// Specifications looked at in one transaction, so that it does not hold up others.
 const AT_ONCE: i64 = 1_000;
 
+/// The condition that what is kept of a specification can go. What has not ended is in use:
+/// the results so far of a repeat, and those of a part until all are joined.
+const IS_SPARE: &str = "result_bytes > 0 AND settled_us IS NOT NULL
+     AND NOT EXISTS (SELECT 1 FROM specification AS whole
+       WHERE whole.id = specification.parent AND whole.settled_us IS NULL)";
+
 /// What is kept how long, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -152,12 +158,11 @@ impl Store {
         let (results, stories) = (before(retention.results), before(retention.stories));
         // Looking for it takes a while: that must not hold up those who write.
         let found = self.archive.control.read(move |connection| {
-            let old = ids(
-                connection,
-                "SELECT id FROM specification WHERE settled_us <= ?1 AND result_bytes > 0
-                 ORDER BY settled_us LIMIT ?2",
-                results,
-            )?;
+            let old = format!(
+                "SELECT id FROM specification WHERE settled_us <= ?1 AND {IS_SPARE}
+                 ORDER BY settled_us LIMIT ?2"
+            );
+            let old = ids(connection, &old, results)?;
             let mut gone: Vec<(i64, &str)> =
                 old.into_iter().map(|id| (id, "it was kept as long as is set")).collect();
             for (of, most, why) in [
@@ -173,16 +178,33 @@ impl Store {
             }
             gone.sort_unstable();
             gone.dedup_by_key(|(id, _)| *id);
+            // Parts of one for many components are forgotten with it: here they come first.
             let forgotten = ids(
                 connection,
-                "SELECT id FROM specification WHERE settled_us <= ?1 LIMIT ?2",
+                "SELECT id FROM specification WHERE settled_us <= ?1
+                 ORDER BY settled_us, parent IS NULL LIMIT ?2",
                 stories,
             )?;
             Ok((gone, forgotten))
         });
         let (gone, forgotten) = found.await?;
-        let swept = self.control.call(move |connection| {
-            for (id, why) in &gone {
+        let swept = Swept { results: gone.len(), stories: forgotten.len() };
+        // Results first: should the program be cut in between, they are found again.
+        if swept != Swept::default() {
+            let without: Vec<i64> =
+                gone.iter().map(|(id, _)| id).chain(&forgotten).copied().collect();
+            let deleted = self.results.call(move |connection| {
+                let mut delete = connection
+                    .prepare_cached("DELETE FROM result WHERE specification = ?1")?;
+                for id in without {
+                    delete.execute(params![id])?;
+                }
+                Ok(())
+            });
+            deleted.await?;
+        }
+        let noted = self.control.call(move |connection| {
+            for (id, why) in gone {
                 // A tombstone is left, which can say what became of it.
                 connection
                     .prepare_cached(
@@ -190,45 +212,24 @@ impl Store {
                          handed = NULL WHERE id = ?1",
                     )?
                     .execute(params![id])?;
-                note(
-                    connection,
-                    Id::of(*id),
-                    now,
-                    "result not kept any more",
-                    Some(why),
-                )?;
+                let what = "result not kept any more";
+                note(connection, Id::of(id), now, what, Some(why))?;
             }
-            for id in &forgotten {
+            for id in forgotten {
                 connection
                     .prepare_cached("DELETE FROM specification WHERE id = ?1")?
                     .execute(params![id])?;
             }
-            connection
-                .prepare_cached("DELETE FROM capability WHERE until_us <= ?1")?
-                .execute(params![stories])?;
-            connection
-                .prepare_cached("DELETE FROM tally WHERE specifications = 0")?
-                .execute([])?;
-            connection
-                .prepare_cached("DELETE FROM refusal WHERE at_us <= ?1")?
-                .execute(params![stories])?;
-            let gone: Vec<i64> = gone.into_iter().map(|(id, _)| id).collect();
-            Ok((gone, forgotten))
+            for (query, before) in [
+                ("DELETE FROM capability WHERE until_us <= ?1", stories),
+                ("DELETE FROM refusal WHERE at_us <= ?1", stories),
+                ("DELETE FROM tally WHERE specifications = ?1", 0),
+            ] {
+                connection.prepare_cached(query)?.execute(params![before])?;
+            }
+            Ok(())
         });
-        let (gone, forgotten) = swept.await?;
-        let swept = Swept { results: gone.len(), stories: forgotten.len() };
-        if swept != Swept::default() {
-            self.results
-                .call(move |connection| {
-                    let mut delete = connection
-                        .prepare_cached("DELETE FROM result WHERE specification = ?1")?;
-                    for id in gone.iter().chain(&forgotten) {
-                        delete.execute(params![id])?;
-                    }
-                    Ok(())
-                })
-                .await?;
-        }
+        noted.await?;
         Ok(swept)
     }
 }
@@ -239,20 +240,21 @@ fn ids(connection: &Connection, query: &str, at: i64) -> rusqlite::Result<Vec<i6
     statement.query_map(params![at, AT_ONCE], |row| row.get(0))?.collect()
 }
 
-/// Returns the oldest results of those who have more than they may, of a column.
+/// Returns the oldest results of those who have more than they may, of a column. Those of
+/// many components are of none of them.
 fn over_quota(
     connection: &Connection,
     column: &str,
     most: u64,
 ) -> rusqlite::Result<Vec<i64>> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let of_one = if column == "component" { "AND is_parent = 0" } else { "" };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT id FROM (
            SELECT id, sum(result_bytes) OVER (
              PARTITION BY {column} ORDER BY settled_us DESC, id DESC) AS bytes
-           FROM specification WHERE result_bytes > 0
-           AND {column} IN (
-             SELECT {column} FROM specification WHERE result_bytes > 0
+           FROM specification WHERE {IS_SPARE} {of_one} AND {column} IN (
+             SELECT {column} FROM specification WHERE {IS_SPARE} {of_one}
              GROUP BY {column} HAVING sum(result_bytes) > ?1))
          WHERE bytes > ?1 LIMIT ?2"
     ))?;

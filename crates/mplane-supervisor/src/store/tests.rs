@@ -2,12 +2,13 @@
 //! relies on.
 
 use jiff::SignedDuration;
-use mplane::message::{Exception, ResultStatement, Specification, Statement, Table};
+use mplane::message::{ResultStatement, Specification, Statement, Table};
 use mplane::primitive::Value;
 use mplane::registry::Registries;
 use mplane::when::When;
 
 use super::*;
+use crate::life::End;
 
 pub(super) const NOON: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -113,13 +114,14 @@ impl Bench {
         message: Message,
     ) -> Effect {
         let handed = token(&format!("handed-{}", id.0));
-        let reported = self.store.reported(&probe(component), &handed).unwrap();
+        let reported = self.store.reported(&probe(component), &handed).await.unwrap();
         let reported = reported.expect("it was handed to it");
-        let end = match message {
-            Message::Exception(_) => End::Exception,
-            _ => End::Result,
+        let event = match message {
+            Message::Exception(_) => Event::Delivered(End::Exception),
+            Message::Envelope(_) => Event::DeliveredSeveral { are_all: false },
+            _ => Event::Delivered(End::Result),
         };
-        self.store.delivered(&reported, end, &message, NOON).await.unwrap().effect
+        self.store.delivered(&reported, event, &message, NOON).await.unwrap().effect
     }
 
     async fn steps(&self, name: &str) -> Vec<String> {
@@ -249,23 +251,17 @@ async fn an_interrupt_is_handed_out_once_to_who_has_the_specification() {
     let bench = Bench::new();
     let (id, _) = bench.accept("me", "t", "a").await;
     bench.fetch("a", NOON).await;
-    let word = Exception::new(None, "interrupted").into();
     let effect = async || {
-        bench
-            .store
-            .interrupted(id, &word, NOON)
-            .await
-            .unwrap()
-            .map(|stepped| stepped.effect)
+        bench.store.interrupted(id, NOON).await.unwrap().map(|stepped| stepped.effect)
     };
     assert_eq!(effect().await, Some(Effect::Wake));
     assert_eq!(effect().await, Some(Effect::Nothing));
     assert_eq!(bench.fetch("a", NOON).await, [id]);
     assert!(bench.fetch("a", NOON).await.is_empty());
     let (queued, _) = bench.accept("me", "u", "a").await;
-    let stepped = bench.store.interrupted(queued, &word, NOON).await.unwrap().unwrap();
+    let stepped = bench.store.interrupted(queued, NOON).await.unwrap().unwrap();
     assert_eq!(stepped.effect, Effect::Settle(End::Interrupted));
-    assert!(bench.store.result(queued).await.unwrap().is_some());
+    assert!(bench.store.result(queued).await.unwrap().is_none(), "nothing came of it");
 }
 
 #[tokio::test]

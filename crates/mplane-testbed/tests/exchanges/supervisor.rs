@@ -19,6 +19,7 @@ use crate::replay::{Decision, Exchange, NO_BLANK, NO_LINK, Replay, Wait, each};
 pub(crate) async fn supervisor(folder: &tempfile::TempDir) -> Arc<Supervisor> {
     let settings = Settings {
         expiry: SignedDuration::from_hours(1),
+        hand_outs: Vec::new(),
         retention: Retention {
             results: Duration::from_secs(3_600),
             stories: Duration::from_secs(3_600),
