@@ -3,33 +3,45 @@
 //! For the relay they are components as any others: what they offer is registered, what is
 //! queued for them is fetched on their behalf and posted to them, and what they answer is
 //! reported. A receipt is redeemed until the result is there.
+//!
+//! What is fetched is in hand until it has ended: it is posted until it is answered, and has
+//! no lease. What was in hand before a restart is taken up again once, from the store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mplane::access::{Act, Identity, permit};
 use mplane::features::Features;
 use mplane::json;
-use mplane::message::{Capability, Message, Redemption, Withdrawal};
+use mplane::message::{
+    Capability, Envelope, Exception, Message, Redemption, Specification, Withdrawal,
+};
 use mplane::token::Token;
+use mplane::when::{Bounds, When};
 use mplane_runtime::client::{Client, ClientError};
 use mplane_runtime::http::client::BaseUrl;
+use mplane_runtime::initiator::LATER;
 use mplane_runtime::report;
 use mplane_runtime::tls::Credentials;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::directory::{About, Dialect};
-use crate::relay::Relay;
+use crate::directory::{About, Component, Dialect};
+use crate::fan_out::is_of_many;
+use crate::life::{Asked, Life};
+use crate::relay::{GRACE, Relay};
 use crate::server::Supervisor;
+use crate::store::{Filter, Reported};
 
 /// How often a component is asked what it offers.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
-/// How long one request lets the component wait for a result.
+/// How long one redemption lets the component wait for a result.
 const WAIT: Duration = Duration::from_secs(20);
 
 /// The pause between two requests to a component that does not wait.
@@ -37,6 +49,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Messages in hand for a component that are posted at once: each takes a connection, of which
+/// a component takes some hundreds.
+const AT_ONCE: usize = 200;
+
+/// How long before a repeat is given up its results so far are taken for all, if the component
+/// does not say that they are: some never do.
+const SHORTLY: SignedDuration = SignedDuration::from_secs(30);
 
 /// A component that listens.
 pub struct Callee {
@@ -48,14 +68,16 @@ pub struct Callee {
 
 /// Calls a component until `end`.
 pub async fn call(supervisor: Arc<Supervisor>, callee: Callee, end: CancellationToken) {
+    let caller = Arc::new(Caller::new(supervisor, callee));
     let work = async {
+        let mut hands = Hands::default();
         let mut pause = PAUSE;
         loop {
-            match serve(&supervisor, &callee, &mut pause).await {
+            match caller.serve(&mut hands, &mut pause).await {
                 Ok(never) => match never {},
                 Err(error) => {
                     let problem = report(&error);
-                    warn!(component = %callee.url, problem, "cannot be called, tries again");
+                    warn!(component = %caller.callee.url, problem, "cannot be called, tries again");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -68,203 +90,387 @@ pub async fn call(supervisor: Arc<Supervisor>, callee: Callee, end: Cancellation
     }
 }
 
-/// Serves a component until something fails.
-async fn serve(
-    supervisor: &Arc<Supervisor>,
-    callee: &Callee,
-    pause: &mut Duration,
-) -> Result<std::convert::Infallible, CallError> {
-    let registries = supervisor.relay().registries().clone();
-    let (credentials, url) = (callee.credentials.clone(), callee.url.clone());
-    let client = Arc::new(Client::new(credentials, url, registries));
-    let mut known = BTreeMap::new();
-    let identity = discover(supervisor.relay(), callee, &mut known).await?;
-    *pause = PAUSE;
-    let running = TaskTracker::new();
-    // What was promised before a restart is still to be redeemed, and what was handed out and
-    // not answered may not have arrived.
-    let outstanding = supervisor.relay().store().outstanding(&identity).await?;
-    for (text, is_promised) in outstanding {
-        let read = json::decode(text.as_bytes(), supervisor.relay().registries());
-        if let Ok(Message::Specification(handed)) = read {
-            let (supervisor, client) = (Arc::clone(supervisor), Arc::clone(&client));
-            let (identity, token) = (identity.clone(), handed.token());
-            running.spawn(async move {
-                if is_promised {
-                    redeem(&supervisor, &client, &identity, token).await;
-                } else {
-                    carry(&supervisor, &client, &identity, handed.into()).await;
+/// Who calls a component.
+struct Caller {
+    supervisor: Arc<Supervisor>,
+    callee: Callee,
+    /// Posts what is for the component.
+    client: Client,
+    /// What it offers, as far as that is registered, by token.
+    known: Mutex<BTreeMap<Token, Capability>>,
+    /// Held while an answer is judged and reported: what it means depends on those before.
+    reporting: tokio::sync::Mutex<()>,
+    /// Room for what is posted at once.
+    connections: Semaphore,
+}
+
+/// What is in hand for a component: each is a task, which ends with this.
+#[derive(Default)]
+struct Hands {
+    /// For whom.
+    component: Option<Identity>,
+    tasks: JoinSet<()>,
+}
+
+impl Caller {
+    /// Makes one who has not called yet.
+    fn new(supervisor: Arc<Supervisor>, callee: Callee) -> Self {
+        let client = client(&supervisor, &callee);
+        let (known, reporting) = (Mutex::default(), tokio::sync::Mutex::default());
+        let connections = Semaphore::new(AT_ONCE);
+        Self { supervisor, callee, client, known, reporting, connections }
+    }
+
+    /// Returns the relay of the supervisor.
+    fn relay(&self) -> &Relay {
+        self.supervisor.relay()
+    }
+
+    /// Locks what is known to be offered. A panic elsewhere leaves it whole.
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Token, Capability>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves the component until something fails. What is in hand is not concerned.
+    async fn serve(
+        self: &Arc<Self>,
+        hands: &mut Hands,
+        pause: &mut Duration,
+    ) -> Result<Infallible, CallError> {
+        let identity = self.discover(None).await?;
+        *pause = PAUSE;
+        if hands.component.as_ref() != Some(&identity) {
+            *hands = self.take_up(&identity).await?;
+        }
+        let mut discovery = tokio::time::interval(DISCOVERY);
+        discovery.reset();
+        loop {
+            let waiter = self.relay().wait_for_queue(&identity);
+            let news = waiter.news();
+            loop {
+                let now = Timestamp::now();
+                let fetched = self.relay().fetch_for_caller(&identity, now).await?;
+                let fetched = fetched.unwrap_or_default();
+                if fetched.is_empty() {
+                    break;
                 }
-            });
-        }
-    }
-    let mut discovery = tokio::time::interval(DISCOVERY);
-    discovery.reset();
-    loop {
-        let waiter = supervisor.relay().wait_for_queue(&identity);
-        let news = waiter.news();
-        let fetched = supervisor.relay().fetch(&identity, Timestamp::now()).await?;
-        for message in fetched.unwrap_or_default() {
-            let (supervisor, client) = (Arc::clone(supervisor), Arc::clone(&client));
-            let identity = identity.clone();
-            running.spawn(async move {
-                carry(&supervisor, &client, &identity, message).await;
-            });
-        }
-        tokio::select! {
-            () = news => {}
-            _ = discovery.tick() => {
-                let now = discover(supervisor.relay(), callee, &mut known).await?;
-                if now != identity {
-                    return Err(CallError::Other { identity: now });
+                for message in fetched {
+                    hands.tasks.spawn(Arc::clone(self).carry(identity.clone(), message));
+                }
+            }
+            tokio::select! {
+                () = news => {}
+                Some(ended) = hands.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        error!(component = %identity, %error, "not carried to its end");
+                    }
+                }
+                _ = discovery.tick() => {
+                    let now = self.discover(Some(&identity)).await?;
+                    if now != identity {
+                        return Err(CallError::Other { identity: now });
+                    }
                 }
             }
         }
     }
-}
 
-/// Registers what a component offers, and withdraws what it does not offer any more;
-/// returns who it is.
-async fn discover(
-    relay: &Relay,
-    callee: &Callee,
-    known: &mut BTreeMap<Token, Capability>,
-) -> Result<Identity, CallError> {
-    let registries = relay.registries().clone();
-    let (credentials, url) = (callee.credentials.clone(), callee.url.clone());
-    let mut client = Client::new(credentials, url, registries);
-    client.discover().await?;
-    let found = client.known().capabilities();
-    let found: Vec<_> = found.map(|(who, what)| (who.clone(), what.clone())).collect();
-    let Some((identity, _)) = found.first().cloned() else {
-        return Err(CallError::Nothing);
-    };
-    permit(&identity, Act::Serve).map_err(CallError::Denied)?;
-    let offered: BTreeMap<_, _> =
-        found.into_iter().map(|(_, offered)| (offered.token(), offered)).collect();
-    let features = client.features();
-    for (token, capability) in &offered {
-        if known.get(token) != Some(capability) {
-            let label = capability.label().unwrap_or_default().to_owned();
-            let message = capability.clone().into();
-            register(relay, &identity, message, features).await?;
-            info!(component = %identity, capability = label, "registered");
-        }
-    }
-    let about = About { address: Some(callee.url.to_string()), ..About::default() };
-    relay.describe(&identity, about).await?;
-    for (token, capability) in known.iter() {
-        let is_replaced =
-            offered.values().any(|offered| offered.label() == capability.label());
-        if !offered.contains_key(token) && !is_replaced {
-            let withdrawal = Withdrawal::of(capability).into();
-            register(relay, &identity, withdrawal, features).await?;
-        }
-    }
-    *known = offered;
-    Ok(identity)
-}
-
-/// Registers a capability or a withdrawal.
-async fn register(
-    relay: &Relay,
-    identity: &Identity,
-    message: Message,
-    features: Features,
-) -> Result<(), CallError> {
-    let (dialect, now) = (Dialect::Envelope, Timestamp::now());
-    let registered = relay.register(identity, message, features, dialect, now).await;
-    registered.map_err(|error| CallError::Register(error.to_string()))
-}
-
-/// Posts a specification, an interrupt or a redemption to a component, and reports what it
-/// answers. What cannot be posted is tried again: the component starts nothing twice that has
-/// the same token.
-async fn carry(
-    supervisor: &Arc<Supervisor>,
-    client: &Client,
-    identity: &Identity,
-    message: Message,
-) {
-    let Some(token) = message.token() else { return };
-    let is_specification = matches!(message, Message::Specification(_));
-    if let Message::Specification(specification) = &message {
-        info!(component = %identity, label = specification.label(), "handed out");
-    }
-    if settle(supervisor, client, identity, message).await == Next::Redeem
-        && is_specification
-    {
-        redeem(supervisor, client, identity, token).await;
-    }
-}
-
-/// Redeems until there is nothing more to come.
-async fn redeem(
-    supervisor: &Arc<Supervisor>,
-    client: &Client,
-    identity: &Identity,
-    token: Token,
-) {
-    loop {
-        let started = tokio::time::Instant::now();
-        let redemption = Redemption::token_only("measure", token.clone());
-        if settle(supervisor, client, identity, redemption.into()).await == Next::Done {
-            return;
-        }
-        // Some do not wait before they answer.
-        tokio::time::sleep(PAUSE.saturating_sub(started.elapsed())).await;
-    }
-}
-
-/// What is to be done about a specification after an answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// It is to be redeemed.
-    Redeem,
-    /// Nothing.
-    Done,
-}
-
-/// Posts a message until it is answered, and reports the answer.
-async fn settle(
-    supervisor: &Arc<Supervisor>,
-    client: &Client,
-    identity: &Identity,
-    message: Message,
-) -> Next {
-    let mut pause = PAUSE;
-    let answers = loop {
-        match client.post(message.clone(), WAIT).await {
-            Ok((who, answers)) if who == *identity => break answers,
-            Ok((who, _)) => {
-                warn!(component = %identity, now = %who, "somebody else answers");
+    /// Takes up again what the component was handed and has not answered for good: what was
+    /// promised is still to be redeemed, and what was not answered may not have arrived.
+    /// Interrupts of it are queued again by the relay.
+    async fn take_up(self: &Arc<Self>, identity: &Identity) -> Result<Hands, CallError> {
+        let mut hands = Hands { component: Some(identity.clone()), ..Hands::default() };
+        self.relay().registered_again(identity, Timestamp::now()).await?;
+        for (text, is_promised) in self.relay().store().outstanding(identity).await? {
+            let read = json::decode(text.as_bytes(), self.relay().registries());
+            if let Ok(Message::Specification(handed)) = read {
+                let (caller, identity) = (Arc::clone(self), identity.clone());
+                hands.tasks.spawn(async move {
+                    if is_promised {
+                        caller.redeem(&identity, &handed).await;
+                    } else {
+                        caller.carry(identity, handed.into()).await;
+                    }
+                });
             }
-            Err(ClientError::Refused { status, reason }) => {
-                warn!(component = %identity, %status, reason, "refused what it was handed");
-                let text = format!("the component answered {status}: {reason}");
-                let exception = mplane::message::Exception::new(message.token(), text);
-                break vec![exception.into()];
+        }
+        Ok(hands)
+    }
+
+    /// Registers what the component offers, and withdraws what it does not offer any more;
+    /// returns who it is. One that is not `served` yet registers all.
+    async fn discover(&self, served: Option<&Identity>) -> Result<Identity, CallError> {
+        let relay = self.relay();
+        let mut client = client(&self.supervisor, &self.callee);
+        client.discover().await?;
+        let found = client.known().capabilities();
+        // What is of all components of a supervisor is not of one here: it would be taken for
+        // all of this one.
+        let found = found.filter(|(_, what)| !what.label().is_some_and(is_of_many));
+        let found: Vec<_> =
+            found.map(|(who, what)| (who.clone(), what.clone())).collect();
+        let Some((identity, _)) = found.first().cloned() else {
+            return Err(CallError::Nothing);
+        };
+        permit(&identity, Act::Serve).map_err(CallError::Denied)?;
+        let offered: BTreeMap<_, _> =
+            found.into_iter().map(|(_, offered)| (offered.token(), offered)).collect();
+        let mut known = self.known().clone();
+        // Without certificates others have the same name.
+        if served.is_none() && identity.is_authenticated() {
+            known = relay.look(|directory| registered(directory.component(&identity)));
+        }
+        let features = client.features();
+        for (token, capability) in &offered {
+            if served != Some(&identity) || known.get(token) != Some(capability) {
+                let label = capability.label().unwrap_or_default().to_owned();
+                let message = capability.clone().into();
+                self.register(&identity, message, features).await?;
+                info!(component = %identity, capability = label, "registered");
             }
+        }
+        let about =
+            About { address: Some(self.callee.url.to_string()), ..About::default() };
+        relay.describe(&identity, about).await?;
+        for (token, capability) in &known {
+            let is_replaced =
+                offered.values().any(|offered| offered.label() == capability.label());
+            if !offered.contains_key(token) && !is_replaced {
+                let withdrawal = Withdrawal::of(capability).into();
+                self.register(&identity, withdrawal, features).await?;
+            }
+        }
+        *self.known() = offered;
+        Ok(identity)
+    }
+
+    /// Registers a capability or a withdrawal.
+    async fn register(
+        &self,
+        identity: &Identity,
+        message: Message,
+        features: Features,
+    ) -> Result<(), CallError> {
+        let (dialect, now) = (Dialect::Envelope, Timestamp::now());
+        let registered =
+            self.relay().register(identity, message, features, dialect, now).await;
+        registered.map_err(|error| CallError::Register(error.to_string()))
+    }
+
+    /// Posts a specification, an interrupt or a redemption to the component, and reports
+    /// what it answers; a specification to its end.
+    async fn carry(self: Arc<Self>, identity: Identity, message: Message) {
+        let Some(token) = message.token() else { return };
+        // A specification is promised before its result is waited for: who interrupts it or
+        // asks what became of it must not wait so long.
+        let wait = match message {
+            Message::Interrupt(_) => WAIT,
+            _ => Duration::ZERO,
+        };
+        let is_redemption = matches!(message, Message::Redemption(_));
+        for answer in self.post(&identity, &token, &message, wait).await {
+            // What comes after an answer that the relay took for the results so far is of no
+            // use, and would be taken for all results.
+            let is_wanted = |life: &Life, _: &Envelope| {
+                !is_redemption || life.progress == Asked::Sent
+            };
+            self.report(&identity, &token, answer, is_wanted).await;
+        }
+        if let Message::Specification(specification) = &message {
+            self.redeem(&identity, specification).await;
+        }
+    }
+
+    /// Redeems a specification until it has ended.
+    async fn redeem(&self, identity: &Identity, specification: &Specification) {
+        let token = specification.token();
+        let Some(open) = self.open(identity, &token).await else { return };
+        let repeat = if specification.when().is_repeated() {
+            Some(self.repeat(&open, specification.when()).await)
+        } else {
+            None
+        };
+        let redemption =
+            Message::from(Redemption::token_only(specification.verb(), token.clone()));
+        while self.open(identity, &token).await.is_some() {
+            let started = tokio::time::Instant::now();
+            for answer in self.post(identity, &token, &redemption, WAIT).await {
+                // That it is promised is known.
+                if matches!(answer, Message::Receipt(_)) {
+                    continue;
+                }
+                let is_all = |life: &Life, results: &Envelope| {
+                    let now = Timestamp::now();
+                    life.interrupt == Asked::Sent
+                        || repeat
+                            .as_ref()
+                            .is_none_or(|repeat| repeat.is_all(results, now))
+                };
+                self.report(identity, &token, answer, is_all).await;
+            }
+            if self.open(identity, &token).await.is_some() {
+                // Some do not wait before they answer.
+                tokio::time::sleep(PAUSE.saturating_sub(started.elapsed())).await;
+            }
+        }
+    }
+
+    /// Returns what there is to know of a repeat.
+    async fn repeat(&self, open: &Reported, when: &When) -> Repeat {
+        let now = Timestamp::now();
+        // It may have begun before a restart.
+        let before = open.id.0.saturating_add(1);
+        let listed = self.relay().store();
+        let listed = listed.measurements(Filter::default(), Some(before), 1).await;
+        let written = listed.ok().and_then(|page| {
+            let mut measurements = page.measurements.into_iter();
+            let deadline: When =
+                measurements.find(|it| it.id == open.id.0)?.deadline?.parse().ok()?;
+            deadline.bounds(now).end
+        });
+        let deadline = written.or_else(|| when.bounds(now).end?.checked_add(GRACE).ok());
+        Repeat { lasts: when.duration(now), deadline }
+    }
+
+    /// Returns what is known of a specification that has not ended.
+    async fn open(&self, identity: &Identity, token: &Token) -> Option<Reported> {
+        match self.relay().store().reported(identity, token).await {
+            Ok(reported) => reported.filter(|it| !it.life.is_settled()),
             Err(error) => {
-                let problem = report(&error);
-                warn!(component = %identity, problem, "cannot be called, tries again");
+                warn!(component = %identity, %error, "it is not known how far it is");
+                None
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    };
-    let mut next = Next::Done;
-    for answer in answers {
-        if matches!(answer, Message::Receipt(_)) {
-            next = Next::Redeem;
+    }
+
+    /// Posts a message until it is answered, or its specification has ended; returns the
+    /// answers. The component starts nothing twice that has the same token.
+    async fn post(
+        &self,
+        identity: &Identity,
+        token: &Token,
+        message: &Message,
+        wait: Duration,
+    ) -> Vec<Message> {
+        let mut pause = PAUSE;
+        loop {
+            // Interrupts do not wait behind those who wait for results.
+            let place = match message {
+                Message::Interrupt(_) => None,
+                _ => Some(self.connections.acquire().await),
+            };
+            let answered = self.client.post(message.clone(), wait).await;
+            drop(place);
+            match answered {
+                Ok((who, answers)) if who == *identity => return answers,
+                Ok((who, _)) => {
+                    warn!(component = %identity, now = %who, "somebody else answers");
+                }
+                Err(ClientError::Refused { status, reason })
+                    if status.is_client_error() && !LATER.contains(&status) =>
+                {
+                    warn!(component = %identity, %status, reason, "refused what it was handed");
+                    let text = format!("the component answered {status}: {reason}");
+                    return vec![Exception::new(message.token(), text).into()];
+                }
+                Err(error) => {
+                    let problem = report(&error);
+                    warn!(component = %identity, problem, "cannot be called, tries again");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if self.open(identity, token).await.is_none() {
+                return Vec::new();
+            }
         }
-        if let Err(error) =
-            supervisor.relay().report(identity, answer, Timestamp::now()).await
-        {
+    }
+
+    /// Reports an answer about a specification; envelopes if they are wanted as things are.
+    async fn report(
+        &self,
+        identity: &Identity,
+        token: &Token,
+        answer: Message,
+        is_wanted: impl Fn(&Life, &Envelope) -> bool,
+    ) {
+        let _one = self.reporting.lock().await;
+        let answer = match answer {
+            Message::Withdrawal(withdrawal) => {
+                self.withdraw(identity, &withdrawal).await;
+                let label = withdrawal.label().unwrap_or_default();
+                let text = format!("the component has withdrawn the capability {label}");
+                Exception::new(Some(token.clone()), text).into()
+            }
+            Message::Envelope(results) => {
+                let open = self.open(identity, token).await;
+                if open.is_some_and(|open| !is_wanted(&open.life, &results)) {
+                    return;
+                }
+                results.into()
+            }
+            other => other,
+        };
+        let reported = self.relay().report(identity, answer, Timestamp::now()).await;
+        if let Err(error) = reported {
             warn!(component = %identity, reason = %error, "refused a report");
         }
     }
-    next
+
+    /// Withdraws a capability that the component says it does not offer any more.
+    async fn withdraw(&self, identity: &Identity, withdrawal: &Withdrawal) {
+        let is_meant = |known: &Capability| {
+            known.token() == *withdrawal.token()
+                || (known.label().is_some() && known.label() == withdrawal.label())
+        };
+        // Should it come back, it is registered again.
+        let gone: Vec<_> =
+            self.known().extract_if(.., |_, known| is_meant(known)).collect();
+        for (_, capability) in gone {
+            let message = Withdrawal::of(&capability).into();
+            let features = self.client.features();
+            if let Err(error) = self.register(identity, message, features).await {
+                warn!(component = %identity, %error, "a capability is not withdrawn");
+            }
+        }
+    }
+}
+
+/// Makes a client that asks a component.
+fn client(supervisor: &Supervisor, callee: &Callee) -> Client {
+    let registries = supervisor.relay().registries().clone();
+    Client::new(callee.credentials.clone(), callee.url.clone(), registries)
+}
+
+/// Returns what a component offers, by token.
+fn registered(component: Option<&Component>) -> BTreeMap<Token, Capability> {
+    let offered = component.into_iter().flat_map(Component::capabilities);
+    offered.map(|offered| (offered.token(), offered.clone())).collect()
+}
+
+/// What there is to know of a repeated measurement, to tell its results so far from all.
+struct Repeat {
+    /// How long it goes on.
+    lasts: Option<Duration>,
+    /// When it is given up, UTC.
+    deadline: Option<Timestamp>,
+}
+
+impl Repeat {
+    /// Says whether these results are all. Ours say how far they are by their scope, whose
+    /// clock may be another; others are believed once the time is over.
+    fn is_all(&self, results: &Envelope, now: Timestamp) -> bool {
+        let (Some(lasts), Some(deadline)) = (self.lasts, self.deadline) else {
+            return false;
+        };
+        let bounds = results.when().map(|when| when.bounds(now));
+        let is_whole = bounds.is_some_and(|Bounds { start, end }| {
+            let told = start.zip(end).map(|(start, end)| end.duration_since(start));
+            told.is_some_and(|told| told.unsigned_abs() >= lasts)
+        });
+        let left = deadline.duration_since(now);
+        left <= SHORTLY || (is_whole && left <= GRACE)
+    }
 }
 
 /// Why a component cannot be called.

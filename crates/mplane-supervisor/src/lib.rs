@@ -6,6 +6,8 @@
 //! [`server`] (HTTPS around it).
 
 pub mod caller;
+#[cfg(test)]
+mod caller_tests;
 pub mod directory;
 mod fan_out;
 pub mod life;

@@ -32,15 +32,15 @@ use crate::store::{Filter, Id, Retention, Room, Store};
 use crate::upward::Upward;
 
 /// A supervisor and where it listens.
-struct Bench {
-    supervisor: Arc<Supervisor>,
+pub(crate) struct Bench {
+    pub(crate) supervisor: Arc<Supervisor>,
     url: BaseUrl,
     shutdown: CancellationToken,
     folder: TempDir,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::open(tempfile::tempdir().unwrap()).await
     }
 
@@ -74,7 +74,7 @@ impl Bench {
         Self { supervisor, url, shutdown, folder }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(None, self.url.clone(), Registries::embedded())
     }
 }
@@ -176,7 +176,7 @@ async fn a_supervisor_with_too_much_to_write_says_when_to_come_again() {
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until something is there.
-async fn until<T, A: Future<Output = Option<T>>>(
+pub(crate) async fn until<T, A: Future<Output = Option<T>>>(
     what: &str,
     mut look: impl FnMut() -> A,
 ) -> T {
@@ -234,7 +234,7 @@ impl Bench {
     }
 
     /// Ends as a cut does, and begins again with the same store.
-    async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         self.shutdown.cancel();
         let Self { supervisor, folder, .. } = self;
         drop(supervisor);

@@ -1,6 +1,9 @@
 //! The reference implementation as peer: its programs and ours, over sockets, with mutual
 //! TLS and in plain HTTP, in each place.
 
+#[expect(dead_code, reason = "each ring uses its part")]
+#[path = "../support/raw.rs"]
+mod raw;
 mod reference;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/mod.rs"]
@@ -9,8 +12,10 @@ mod support;
 use std::thread;
 use std::time::Instant;
 
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use reference::{Peers, Transport};
+use serde_json::Value;
 use support::{DEADLINE, LOOK_AGAIN, Output, Stream};
 
 /// Commands of a client that pings for two seconds.
@@ -152,6 +157,130 @@ fn our_supervisor_relays_between_reference_programs() {
         shell.wait_for_result("ping-average-ip4-0");
         shell.send("showmeas ping-average-ip4-0");
         shell.wait_for(&["delay.twoway.icmp.us.mean: 250"]);
+    });
+}
+
+#[test]
+fn our_supervisor_relays_failures_repeats_and_interrupts_between_reference_programs() {
+    over_each_transport(|peers| {
+        let (_supervisor, port) = peers.our_supervisor();
+        let mut component = peers.reference_component(port);
+        peers.wait_for_capability(port, "peer-late");
+        let mut shell = peers.reference_client(port);
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("when now + 1h / 1s");
+        shell.send("runcap peer-slow");
+        shell.send("when now + 2s");
+        shell.send("runcap peer-late");
+        shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
+        shell.send("runcap ping-average-ip4");
+        // It fetches all of them at once, and an interrupt the next time.
+        component.wait_for(Stream::Out, &["Scheduling", "peer-slow"]);
+        shell.send("stopmeas peer-slow-0");
+        shell.wait_for_answer("listmeas", "peer-late fails in the end");
+        shell.wait_for_result("ping-average-ip4-2");
+        shell.wait_for_result("peer-slow-0");
+        component.wait_for(Stream::Out, &["Interrupting peer-slow"]);
+    });
+}
+
+#[test]
+fn our_supervisor_relays_between_our_component_and_a_reference_client() {
+    over_each_transport(|peers| {
+        let (_supervisor, port) = peers.our_supervisor();
+        let mut component = peers.our_component(port);
+        peers.wait_for_capability(port, "peer-fail");
+        let mut shell = peers.reference_client(port);
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("when now + 1h / 1s");
+        shell.send("runcap ping-detail-ip4");
+        shell.send("when now + 2s / 1s");
+        shell.send("runcap ping-average-ip4");
+        shell.send("runcap peer-fail");
+        shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
+        shell.send("runcap ping-average-ip4");
+        component.wait_for_nth(Stream::Err, &["accepted a specification"], 4);
+        shell.send("stopmeas ping-detail-ip4-0");
+        shell.wait_for_answer("listmeas", "it fails as it should");
+        for label in ["ping-detail-ip4-0", "ping-average-ip4-1", "ping-average-ip4-3"] {
+            shell.wait_for_result(label);
+        }
+    });
+}
+
+#[test]
+fn our_client_interrupts_a_reference_component_and_hears_of_its_failures() {
+    over_each_transport(|peers| {
+        let (_supervisor, port) = peers.our_supervisor();
+        let mut component = peers.reference_component(port);
+        peers.wait_for_capability(port, "peer-late");
+        let mut shell = peers.our_open_client(port);
+        for command in [
+            "set destination.ip4 127.0.0.1",
+            "when now + 2s",
+            "runcap peer-late",
+            "when now + 1h / 1s",
+            "runcap peer-slow",
+        ] {
+            shell.send(command);
+        }
+        component.wait_for(Stream::Out, &["Scheduling", "peer-slow"]);
+        shell.send("stopmeas peer-slow-1");
+        shell.send("wait peer-slow-1");
+        shell.send("wait peer-late-0");
+        let output = shell.finish().expect(1);
+        assert!(output.err.contains("peer-late fails in the end"), "{output:#?}");
+        let mut result = output.out.lines().skip_while(|it| !it.contains("icmp.count"));
+        assert_eq!(result.nth(1).map(str::trim), Some("1"), "{output:#?}");
+        component.wait_for(Stream::Out, &["Interrupting peer-slow"]);
+    });
+}
+
+#[test]
+fn a_reference_component_comes_when_our_supervisor_says() {
+    over_each_transport(|peers| {
+        let (_supervisor, port) = peers.our_supervisor();
+        let _component = peers.reference_component(port);
+        peers.wait_for_capability(port, "peer-echo");
+        let observer = peers.raw("cli-1", port);
+        let seen = || -> Timestamp {
+            let told = observer.get("/components").body;
+            let told: Value = serde_json::from_str(&told).expect("it is JSON");
+            let seen = told["components"][0]["last_seen"].as_str().expect("one is there");
+            format!("{}Z", seen.replace(' ', "T")).parse().expect("it is a time")
+        };
+        // By its first question, just after it has registered, it learns when to come.
+        let (mut last, mut polls) = (seen(), Vec::new());
+        until("two questions", || {
+            let now = seen();
+            if now > last {
+                polls.push(now);
+            }
+            last = now;
+            polls.len() == 2
+        });
+        // Who asks in its name is told the same moment of each five seconds.
+        let asked = Timestamp::now();
+        let told = peers.raw("com-1", port).get("/show/specification").body;
+        let told: Value = serde_json::from_str(&told).expect("it is JSON");
+        let callback = &told["contents"][0];
+        assert_eq!(callback["label"], "callback", "{told}");
+        let pause = callback["when"].as_str().and_then(|it| it.strip_prefix("now + "));
+        let pause = pause.and_then(|it| it.strip_suffix('s')).map(str::parse::<i64>);
+        let pause = pause.and_then(Result::ok).unwrap_or_else(|| panic!("{told}"));
+        assert!((3..=7).contains(&pause), "about five seconds, at its own phase: {told}");
+        let moment = |at: Timestamp| at.as_second().rem_euclid(5);
+        let phase = moment(asked + SignedDuration::from_secs(pause));
+        let [first, second] = polls[..] else { panic!("{polls:?}") };
+        let told = (phase - moment(first)).rem_euclid(5);
+        let told = if told < 3 { told + 5 } else { told };
+        let paused = second.duration_since(first).as_secs_f64();
+        // Within whole seconds, and its way here.
+        let late = paused - f64::from(i32::try_from(told).expect("it is small"));
+        assert!(
+            (-1.1..2.0).contains(&late),
+            "told {told} s, paused {paused} s: {polls:?}"
+        );
     });
 }
 

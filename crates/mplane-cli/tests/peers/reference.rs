@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::raw::Raw;
 use crate::support::{Finished, Program, Stream, command, folder, run};
 use crate::until;
 
 /// The capabilities that reference programs may use and offer here.
-const LABELS: [&str; 8] = [
+const LABELS: [&str; 9] = [
     "peer-echo",
     "peer-slow",
     "peer-fail",
+    "peer-late",
     "peer-rows",
     "peer-types",
     "ping-average-ip4",
@@ -134,13 +136,13 @@ impl Peers {
         (supervisor, port)
     }
 
-    /// Starts our component, which registers at a port.
+    /// Starts our component, which registers at a port and has a service that fails as well.
     pub(crate) fn our_component(&self, port: u16) -> Program {
         let section = format!(
-            "[[component.initiator]]\nurl = \"{}\"\npoll = \"1s\"\n{}\n\
-             [[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n",
+            "[[component.initiator]]\nurl = \"{}\"\npoll = \"1s\"\n{}\n{}",
             self.url(port),
-            self.key()
+            self.key(),
+            self.services()
         );
         let config = self.toml("component", "com-1", &section);
         Program::start(daemon(env!("CARGO_BIN_EXE_mpcom"), &config))
@@ -149,18 +151,11 @@ impl Peers {
     /// Starts our component, which listens and has a service that fails as well; returns it
     /// with its port.
     pub(crate) fn our_listening_component(&self) -> (Program, u16) {
-        let failing = self.folder.path().join("failing");
-        fs::create_dir_all(&failing).expect("the folder is ours");
-        let files = [("capability.json", FAILING), ("service.toml", FAILING_RUN)];
-        for (file, text) in files {
-            fs::write(failing.join(file), text).expect("the folder is ours");
-        }
         let section = format!(
-            "[component.listener]\naddress = \"{}:0\"\n{}\n\
-             [[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n\n\
-             [[component.service]]\ntype = \"external\"\nfolder = \"failing\"\n",
+            "[component.listener]\naddress = \"{}:0\"\n{}\n{}",
             self.address,
-            self.key()
+            self.key(),
+            self.services()
         );
         let config = self.toml("component", "com-1", &section);
         let mut component = Program::start(daemon(env!("CARGO_BIN_EXE_mpcom"), &config));
@@ -168,13 +163,50 @@ impl Peers {
         (component, port)
     }
 
+    /// Returns the sections of services of our component: pings, and one that always fails.
+    fn services(&self) -> &'static str {
+        let failing = self.folder.path().join("failing");
+        fs::create_dir_all(&failing).expect("the folder is ours");
+        let files = [("capability.json", FAILING), ("service.toml", FAILING_RUN)];
+        for (file, text) in files {
+            fs::write(failing.join(file), text).expect("the folder is ours");
+        }
+        "[[component.service]]\ntype = \"ping\"\nip4 = \"127.0.0.1\"\n\n\
+         [[component.service]]\ntype = \"external\"\nfolder = \"failing\"\n"
+    }
+
+    /// Makes a member who says to the letter what a test wants.
+    pub(crate) fn raw(&self, member: &str, port: u16) -> Raw {
+        let address = format!("{}:{port}", self.address);
+        let address = address.parse().expect("it is an address");
+        match self.transport {
+            Transport::Tls => Raw::with(address, &self.folder.path().join("pki"), member),
+            Transport::Plain => Raw::plain(address),
+        }
+    }
+
     /// Runs commands in our client.
     pub(crate) fn our_client(&self, port: u16, commands: &str) -> Finished {
+        let mut client = self.our_shell(port);
+        client.args(["-c", commands]);
+        run(client)
+    }
+
+    /// Starts our client; it takes commands one by one.
+    pub(crate) fn our_open_client(&self, port: u16) -> Shell {
+        let (reader, input) = std::io::pipe().expect("there are pipes");
+        let mut client = self.our_shell(port);
+        client.stdin(reader);
+        Shell { program: Program::start(client), input }
+    }
+
+    /// Prepares our client.
+    fn our_shell(&self, port: u16) -> Command {
         let section = format!("[client]\nurl = \"{}\"\n{}", self.url(port), self.key());
         let config = self.toml("client", "cli-1", &section);
         let mut client = command(env!("CARGO_BIN_EXE_mpcli"));
-        client.arg("--config").arg(config).args(["-c", commands]);
-        run(client)
+        client.arg("--config").arg(config);
+        client
     }
 
     /// Waits until our client sees a capability.
@@ -338,6 +370,12 @@ impl Shell {
     /// Waits for a line that contains these texts.
     pub(crate) fn wait_for(&mut self, texts: &[&str]) -> String {
         self.program.wait_for(Stream::Out, texts)
+    }
+
+    /// Ends the input; returns what the shell wrote.
+    pub(crate) fn finish(self) -> Finished {
+        drop(self.input);
+        self.program.finish()
     }
 
     /// Asks until the shell lists a capability.

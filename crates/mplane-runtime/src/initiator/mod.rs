@@ -443,7 +443,7 @@ enum PostError {
 }
 
 /// What is no refusal for good, of the client's errors.
-const LATER: [StatusCode; 2] =
+pub const LATER: [StatusCode; 2] =
     [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
 
 /// Shows the start of a body in a log.

@@ -167,17 +167,42 @@ impl Relay {
         now: Timestamp,
     ) -> Result<Option<Vec<Message>>, StoreError> {
         let lease = {
+            let shared = self.shared();
+            let known = shared.directory.component(from);
+            known.and_then(|known| shared.lease(from, known))
+        };
+        self.hand_out(from, lease, now).await
+    }
+
+    /// Hands out what is queued for a component to who calls it; `None` if it is not
+    /// registered. There is no lease: the caller knows what is not answered, and goes on
+    /// with it after a restart.
+    pub async fn fetch_for_caller(
+        &self,
+        component: &Identity,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Message>>, StoreError> {
+        self.hand_out(component, None, now).await
+    }
+
+    /// Hands out what is queued for a component, with a lease if what is not answered is to
+    /// be handed out again.
+    async fn hand_out(
+        &self,
+        from: &Identity,
+        lease: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Message>>, StoreError> {
+        {
             let mut shared = self.shared();
-            let Some(component) = shared.directory.component(from) else {
+            if shared.directory.component(from).is_none() {
                 return Ok(None);
-            };
-            let lease = shared.lease(from, component);
+            }
             shared.heard_of(from, now);
             if !shared.pending.remove(from) {
                 return Ok(Some(Vec::new()));
             }
-            lease
-        };
+        }
         let fetched =
             self.timed(Transaction::fetch, self.store.fetch(from, lease, now)).await;
         let (handed, is_more) = match fetched {

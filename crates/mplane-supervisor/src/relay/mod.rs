@@ -43,7 +43,7 @@ use crate::waiters::{Waiter, Waiters};
 
 /// How long after the end of its temporal scope a specification may still yield a result:
 /// components that were away deliver late.
-const GRACE: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Components of which it is written down at once when they were last heard of.
 const SEEN_AT_ONCE: usize = 1_000;
