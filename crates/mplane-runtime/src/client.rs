@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
+use crate::initiator::later;
 use crate::report;
 use crate::tls::{Credentials, fresh_token};
 
@@ -122,7 +123,7 @@ impl Client {
         let parts = json::decode_parts(&answer.body, &self.registries)?;
         let readable = parts.messages.into_iter().filter_map(|message| match message {
             Ok(message) => Some(message),
-            Err(Unreadable { label, error }) => {
+            Err(Unreadable { label, error, .. }) => {
                 warn!(label, %error, "a capability cannot be read and is left out");
                 None
             }
@@ -238,7 +239,7 @@ impl Client {
                 Some(after) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
                     let after = after.min(LONGEST_RETRY);
                     warn!(peer = %answer.identity, ?after, "is overloaded; asks again");
-                    tokio::time::sleep(after).await;
+                    later(after).await;
                 }
                 _ => return self.understood(answer),
             }
@@ -320,6 +321,22 @@ pub enum ClientError {
     /// The specification cannot be made.
     #[error(transparent)]
     Specify(Box<SpecifyError>),
+}
+
+impl ClientError {
+    /// Says whether the same may be asked again with more success: the peer, or the way to it,
+    /// is out of order for a while.
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Ask(
+                AskError::Connect { .. } | AskError::Body(_) | AskError::TooLate { .. },
+            ) => true,
+            Self::Refused { status, .. } => {
+                matches!(*status, StatusCode::SERVICE_UNAVAILABLE)
+            }
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
@@ -99,6 +100,13 @@ impl ComponentMetrics {
 /// Says whether a program can do its work; if not, why.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Connections at once to who asks for metrics: a few programs look after one, and they must
+/// not take the descriptors of those who measure.
+const CONNECTIONS: usize = 64;
+
+/// How long such a connection may last; who asks regularly connects again.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// Serves metrics, health and readiness until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
@@ -113,9 +121,14 @@ pub async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(tell_ready))
         .with_state(ready);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            next = next => next,
             () = shutdown.cancelled() => return,
         };
         let (stream, address): (_, SocketAddr) = match accepted {
@@ -137,8 +150,10 @@ pub async fn serve(
                 ended = connection => if let Err(error) = ended {
                     debug!(%address, %error, "a connection for metrics ended early");
                 },
+                () = tokio::time::sleep(LONGEST) => {}
                 () = shutdown.cancelled() => {}
             }
+            drop(slot);
         });
     }
 }

@@ -306,8 +306,8 @@ fn used_bytes(connection: &Connection) -> u64 {
     used().unwrap_or_default().unsigned_abs()
 }
 
-/// Makes a group of writes in one transaction. If it fails, each is made alone, so that
-/// one that cannot be made does not cost the others.
+/// Makes a group of writes in one transaction. One that cannot be made does not cost the
+/// others, unless the disk takes none of them.
 fn write_group(connection: &mut Connection, group: Vec<Write>, used: &AtomicU64) {
     let (acts, done): (Vec<_>, Vec<_>) =
         group.into_iter().map(|write| (write.act, write.done)).unzip();

@@ -248,7 +248,7 @@ async fn register_capability(
     let mut registering = Vec::with_capacity(parts.messages.len());
     for (index, message) in parts.messages.into_iter().enumerate() {
         registering.push(match message {
-            Err(Unreadable { label, error }) => {
+            Err(Unreadable { label, error, .. }) => {
                 let name = label.unwrap_or_else(|| index.to_string());
                 (name, Err(error.to_string()))
             }

@@ -132,7 +132,8 @@ impl Deliveries {
         }
         self.take_place().await;
         let reply = again(|| relay.state_of(client, token, Timestamp::now())).await;
-        let letter = Letter { about: Some(id.0), message: reply.message };
+        let (to, message) = (client.clone(), reply.message);
+        let letter = Letter { to, about: Some(id.0), message };
         if outbox.send(letter).is_err() {
             debug!(specification = id.0, "is delivered after a restart");
         }
@@ -230,7 +231,7 @@ impl Offerer for Upward {
             if about.is_some() && !is_told {
                 self.deliveries.take_place().await;
             }
-            let letter = Letter { about, message: reply.message };
+            let letter = Letter { to: supervisor.clone(), about, message: reply.message };
             if !is_told && outbox.send(letter).is_err() {
                 debug!("the end has come before an answer was sent");
             }
@@ -259,6 +260,15 @@ impl Offerer for Upward {
                 "does not take what came of its specification");
             self.delivered(&letter);
         })
+    }
+
+    /// All that its receiver has not got is put into the outbox when it comes back.
+    fn take_back(&self, letter: Letter) {
+        if letter.about.is_some() {
+            self.deliveries.in_hand.add_permits(1);
+        }
+        let mut resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner);
+        resumed.remove(&letter.to);
     }
 
     fn close_outbox(&self, _: &Outbox) {

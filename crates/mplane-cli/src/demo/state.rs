@@ -132,13 +132,20 @@ fn refuse_shared(place: &Path) -> io::Result<()> {
 fn remove_stale(place: &Path) {
     let Ok(entries) = fs::read_dir(place) else { return };
     for folder in entries.flatten().map(|entry| entry.path()) {
-        let is_demo = folder
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        // Nothing else that somebody may have called so.
+        let number = name.as_deref().and_then(|name| name.strip_prefix(PREFIX));
+        let is_demo = number.is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
+        let is_empty = |lock: &File| lock.metadata().is_ok_and(|lock| lock.len() == 0);
         if !is_demo {
             continue;
         }
         let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
+        if !is_empty(&lock) {
+            continue;
+        }
         if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
             continue;
         }

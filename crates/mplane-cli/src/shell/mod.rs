@@ -16,11 +16,11 @@ use mplane::access::Identity;
 use mplane::exchange::client::{Measurement, MeasurementState};
 use mplane::message::Capability;
 use mplane::when::When;
-use mplane_runtime::client::{Client, ClientError};
+use mplane_runtime::client::Client;
 use mplane_runtime::config::LoadConfigError;
 use mplane_runtime::config::legacy::RiClientOptions;
 use mplane_runtime::http::PlainHttp;
-use mplane_runtime::http::client::{AskError, BaseUrl};
+use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio_util::sync::CancellationToken;
 
@@ -396,8 +396,8 @@ impl Shell {
                     measurement = redeemed;
                     lost = None;
                 }
-                // A supervisor that restarts has what it has promised.
-                Err(error @ ClientError::Ask(AskError::Connect { .. })) => {
+                // A supervisor that restarts, or has too much to do, has what it has promised.
+                Err(error) if error.is_passing() => {
                     if lost.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                         return Err(error.into());
                     }

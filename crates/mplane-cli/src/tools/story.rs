@@ -399,7 +399,15 @@ impl ResultsArgs {
                 let messages = [redemption.into()];
                 let (method, wait) = (Method::POST, Duration::ZERO);
                 let ask = Ask { method, path: "/", messages: &messages, wait };
-                http.ask(&base, ask).await?.messages(&registries)?
+                let answer = http.ask(&base, ask).await?;
+                let messages = answer.messages(&registries)?;
+                if answer.status != StatusCode::OK || messages.is_empty() {
+                    let status = answer.status;
+                    let body = String::from_utf8_lossy(&answer.body);
+                    let body: String = body.chars().take(200).collect();
+                    return Err(Told(format!("{base} answered {status}: {body}")).into());
+                }
+                messages
             }
         };
         for message in messages {

@@ -17,7 +17,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mplane::access::{Identity, Policy};
 use mplane::exchange::component::{
-    Action, Budget, ComponentExchange, Cut, JobId, Record, Reply, Saved, ServiceIndex,
+    Action, Budget, ComponentExchange, Cut, JobId, Outcome, Record, Reply, Saved,
+    ServiceIndex,
 };
 use mplane::message::{Capability, Exception, Message};
 use mplane::registry::Registries;
@@ -237,7 +238,8 @@ impl Component {
                 // The results so far of a repeat must not come after all of them either.
                 let receipts = receipts.filter(|_| reply.pending.is_some())?;
                 let message = reply.message.clone();
-                Some((receipts.clone(), Letter { about: None, message }))
+                let letter = Letter { to: from.clone(), about: None, message };
+                Some((receipts.clone(), letter))
             },
         );
         if let Some(withheld) = &reply.withheld {
@@ -391,10 +393,13 @@ impl Component {
                 info!(%job, %owner, kind = %message.kind(), "finished");
                 self.metrics.count_finished(!matches!(*message, Message::Exception(_)));
                 let mut state = self.state();
+                let letter = Letter {
+                    to: owner.clone(),
+                    about: Some(job.number()),
+                    message: *message,
+                };
                 if let Some(outbox) = state.outboxes.get(&owner)
-                    && outbox
-                        .send(Letter { about: Some(job.number()), message: *message })
-                        .is_err()
+                    && outbox.send(letter).is_err()
                 {
                     state.outboxes.remove(&owner);
                 }
@@ -418,9 +423,11 @@ async fn carry_out_all(
             Arc::new(component.state().outboxes.keys().cloned().collect());
         // All are on their way before the first is waited for: one commit takes them. What
         // need not wait for it starts meanwhile.
+        let mut accepted = BTreeSet::new();
         let writes: Vec<_> = batches
             .iter_mut()
             .map(|batch| {
+                accepted.extend(batch.records.iter().filter_map(Record::accepted));
                 let is_free = |action: &mut Action| {
                     matches!(action, Action::Start { is_after_record: false, .. })
                 };
@@ -455,10 +462,18 @@ async fn carry_out_all(
                 debug!("the end has come before a receipt was sent");
             }
             for action in actions {
-                // What is not written down must not start; results are still told to who
-                // is there, and stay in memory.
-                if written.is_ok() || !matches!(action, Action::Start { .. }) {
-                    component.carry_out(action);
+                match (&written, action) {
+                    // What is not written down must not start. What was accepted with this is
+                    // taken back by who has accepted it.
+                    (Err(_), Action::Start { job, .. }) if accepted.contains(&job) => {}
+                    (Err(error), Action::Start { job, .. }) => {
+                        let text =
+                            format!("this component cannot store its start: {error}");
+                        let (outcome, now) = (Outcome::Failed(text), Timestamp::now());
+                        component.change(|it| it.job_ended(job, outcome, now));
+                    }
+                    // Results are still told to who is there, and stay in memory.
+                    (_, action) => component.carry_out(action),
                 }
             }
             // Most changes have nobody who waits for them.

@@ -38,7 +38,11 @@ impl Offerer for Component {
             return;
         }
         for (job, message) in state.exchange.undelivered(supervisor) {
-            let letter = Letter { about: Some(job.number()), message: message.clone() };
+            let letter = Letter {
+                to: supervisor.clone(),
+                about: Some(job.number()),
+                message: message.clone(),
+            };
             if outbox.send(letter).is_err() {
                 return;
             }
@@ -72,7 +76,8 @@ impl Offerer for Component {
                 Message::Result(_) | Message::Envelope(_) => is_interrupt,
                 _ => false,
             };
-            let letter = Letter { about: None, message: reply.message };
+            let (to, message) = (supervisor.clone(), reply.message);
+            let letter = Letter { to, about: None, message };
             if !delivered && outbox.send(letter).is_err() {
                 debug!("the end has come before a receipt was sent");
             }
@@ -106,8 +111,13 @@ impl Offerer for Component {
         })
     }
 
+    /// The job is not marked as delivered: it is there when its owner registers it again.
+    fn take_back(&self, letter: Letter) {
+        debug!(owner = %letter.to, job = letter.about, "is kept for its owner");
+    }
+
     fn close_outbox(&self, outbox: &Outbox) {
-        self.state().outboxes.retain(|_, known| !known.same_channel(outbox));
+        self.state().outboxes.retain(|_, known| !known.is_same(outbox));
     }
 
     fn shutdown(&self) -> &CancellationToken {

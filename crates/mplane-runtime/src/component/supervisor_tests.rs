@@ -133,7 +133,8 @@ impl Pair {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
         let transport = Transport::Plain(PlainHttp::Loopback);
-        tokio::spawn(serve(listener, transport, router, shutdown.clone()));
+        // It outlives the component.
+        tokio::spawn(serve(listener, transport, router, CancellationToken::new()));
         let component = Component::new(
             vec![offered(SCRIPTED)],
             Registries::embedded(),
@@ -323,6 +324,41 @@ async fn results_outlast_a_supervisor_that_does_not_take_them() {
         }
     };
     tokio::time::timeout(DEADLINE, wait).await.expect("it is delivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_another_letter_is_delivered_at_the_end() {
+    let two = envelope("", "second");
+    let first = envelope("", "first").2;
+    let first = first.split_once('[').and_then(|(_, rest)| rest.strip_suffix("]}"));
+    let both =
+        two.2.replace("\"contents\":[", &format!("\"contents\":[{},", first.unwrap()));
+    let script = Script {
+        specifications: Mutex::new(VecDeque::from([(two.0, two.1, both)])),
+        results: Mutex::new(VecDeque::from([(500, "text/plain", "boom".into())])),
+        ..Script::default()
+    };
+    let pair = Pair::new(script, OFTEN).await;
+    pair.script.wait_for(1, REPORT, "first").await;
+    pair.shutdown.cancel();
+    // The receipt in hand once more, the other receipt, and both results.
+    for (count, token) in [(3, "first"), (2, "second")] {
+        pair.script.wait_for(count, REPORT, token).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_specification_that_cannot_be_read_is_refused_and_costs_no_other() {
+    let odd = r#"{"specification":"measure","version":1,"token":"odd","when":"now",
+        "registry":"http://ict-mplane.eu/registry/core","parameters":{"no.such":"1"}},"#;
+    let script = Script {
+        specifications: Mutex::new(VecDeque::from([envelope(odd, "sound")])),
+        ..Script::default()
+    };
+    let pair = Pair::new(script, OFTEN).await;
+    let refused = pair.script.wait_for(1, REPORT, "odd").await;
+    assert!(refused.contains("no.such"), "{refused}");
+    pair.script.wait_for(2, REPORT, "sound").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -31,13 +32,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tracing::debug;
 
+use super::pace::time_for;
 use super::{PlainHttp, announced_features, clock_ahead_s, describe};
 use crate::tls::{Credentials, identity_of, is_no_tls};
 
 /// How long a connection, TLS handshake included, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a peer may take for an answer, beyond the time it was asked to wait.
+/// How long a peer may take for an answer, beyond the time it was asked to wait and that for
+/// the bytes on their way; also how long it may pause within an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long idle connections are kept. Servers close theirs a little later.
@@ -219,10 +222,7 @@ impl HttpClient {
     /// Sends a request and returns the answer, whatever its status.
     pub async fn ask(&self, base: &BaseUrl, ask: Ask<'_>) -> Result<Answer, AskError> {
         let started = Instant::now();
-        let limit = ask.wait + ANSWER_TIMEOUT;
-        let answer = tokio::time::timeout(limit, self.ask_untimed(base, &ask))
-            .await
-            .unwrap_or(Err(AskError::TooLate { seconds: limit.as_secs() }));
+        let answer = self.try_ask(base, &ask).await;
         let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         match &answer {
             Ok((answer, sent)) => debug!(
@@ -253,7 +253,7 @@ impl HttpClient {
     }
 
     /// Sends a request; returns the answer and the number of bytes sent as body.
-    async fn ask_untimed(
+    async fn try_ask(
         &self,
         base: &BaseUrl,
         ask: &Ask<'_>,
@@ -279,10 +279,10 @@ impl HttpClient {
         }
         let request =
             request.body(Full::new(Bytes::from(body))).map_err(AskError::Request)?;
-        let response = self
-            .pool
-            .request(request)
+        let limit = ask.wait + ANSWER_TIMEOUT + time_for(sent);
+        let response = tokio::time::timeout(limit, self.pool.request(request))
             .await
+            .map_err(|_| AskError::TooLate { seconds: limit.as_secs() })?
             .map_err(|source| AskError::Connect { url: base.to_string(), source })?;
         let (parts, body) = response.into_parts();
         let identity = parts.extensions.get::<Identity>().cloned();
@@ -298,11 +298,7 @@ impl HttpClient {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split(';').next())
             .map_or_else(String::new, |essence| essence.trim().to_ascii_lowercase());
-        let body = Limited::new(body, limits::MESSAGE_BYTES)
-            .collect()
-            .await
-            .map_err(AskError::Body)?
-            .to_bytes();
+        let body = collect(Limited::new(body, limits::MESSAGE_BYTES)).await?;
         let answer = Answer {
             status: parts.status,
             identity,
@@ -315,6 +311,22 @@ impl HttpClient {
             body,
         };
         Ok((answer, sent))
+    }
+}
+
+/// Reads a body, as long as it comes at a pace.
+async fn collect(body: Limited<Incoming>) -> Result<Bytes, AskError> {
+    let mut body = std::pin::pin!(body);
+    let mut bytes = BytesMut::new();
+    let started = tokio::time::Instant::now();
+    loop {
+        let longest = ANSWER_TIMEOUT + time_for(bytes.len());
+        let next = tokio::time::timeout_at(started + longest, body.frame()).await;
+        let next = next.map_err(|_| AskError::TooLate { seconds: longest.as_secs() })?;
+        let Some(frame) = next else { return Ok(bytes.freeze()) };
+        if let Ok(data) = frame.map_err(AskError::Body)?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
     }
 }
 

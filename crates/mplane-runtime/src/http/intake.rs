@@ -12,6 +12,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use mplane::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::pace::time_for;
 
 /// Bytes of bodies held at once. Reading what they say takes several times as much.
 const BYTES: usize = 4 * limits::MESSAGE_BYTES;
@@ -20,19 +23,29 @@ const BYTES: usize = 4 * limits::MESSAGE_BYTES;
 /// time must not wait for large bodies.
 const FREE: usize = 16 << 10;
 
-/// How long a body may take in all: who sends slowly must not keep the room of others.
-const LONGEST: Duration = Duration::from_secs(120);
+/// How long a body may take in all, besides the time for its bytes: who sends slowly must not
+/// keep the room of others.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a peer may pause within a body.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// The budget of a port.
+/// Bytes of bodies that wait for room, held at once: a budget of their own, since they may not
+/// be refused for others.
+const WAITING_BYTES: usize = 2 * limits::MESSAGE_BYTES;
+
+/// The budgets of a port.
 #[derive(Clone, Debug)]
-pub(crate) struct Intake(Arc<Semaphore>);
+pub(crate) struct Intake {
+    /// Of bodies that are refused if there is no room.
+    refused: Arc<Semaphore>,
+    /// Of those that wait.
+    waiting: Arc<Semaphore>,
+}
 
 impl Default for Intake {
     fn default() -> Self {
-        Self::of(BYTES)
+        Self::of(BYTES, WAITING_BYTES)
     }
 }
 
@@ -61,9 +74,11 @@ impl std::ops::Deref for Received {
 }
 
 impl Intake {
-    /// Makes a budget of so many bytes.
-    pub(super) fn of(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+    /// Makes budgets of so many bytes: of bodies that are refused if there is no room, and of
+    /// those that wait.
+    pub(super) fn of(refused: usize, waiting: usize) -> Self {
+        let budget = |bytes| Arc::new(Semaphore::new(bytes));
+        Self { refused: budget(refused), waiting: budget(waiting) }
     }
 
     /// Takes a body in.
@@ -72,20 +87,13 @@ impl Intake {
         body: Body,
         without_room: WithoutRoom,
     ) -> Result<Received, IntakeError> {
-        let taken = tokio::time::timeout(LONGEST, self.collect(body, without_room));
-        taken.await.unwrap_or(Err(IntakeError::TooSlow))
-    }
-
-    /// Takes a body in, however long it takes.
-    async fn collect(
-        &self,
-        body: Body,
-        without_room: WithoutRoom,
-    ) -> Result<Received, IntakeError> {
         let mut body = std::pin::pin!(body);
         let (mut bytes, mut room) = (BytesMut::new(), None::<OwnedSemaphorePermit>);
+        let started = Instant::now();
         loop {
-            let next = tokio::time::timeout(PAUSE, body.frame()).await;
+            let longest = started + LONGEST + time_for(bytes.len());
+            let next = timeout_at(longest, timeout(PAUSE, body.frame())).await;
+            let next = next.map_err(|_| IntakeError::TooSlow)?;
             let frame = match next.map_err(|_| IntakeError::Pause)? {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(IntakeError::Cut(error.to_string())),
@@ -99,7 +107,8 @@ impl Intake {
             let taken = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
             let more = length.saturating_sub(FREE).saturating_sub(taken);
             if more > 0 {
-                let more = self.acquire(more, without_room).await?;
+                let more = timeout_at(longest, self.acquire(more, without_room)).await;
+                let more = more.map_err(|_| IntakeError::TooSlow)??;
                 match &mut room {
                     Some(room) => room.merge(more),
                     None => room = Some(more),
@@ -115,20 +124,17 @@ impl Intake {
         bytes: usize,
         without_room: WithoutRoom,
     ) -> Result<OwnedSemaphorePermit, IntakeError> {
-        let semaphore = Arc::clone(&self.0);
         let bytes = u32::try_from(bytes).map_err(|_| IntakeError::TooLarge)?;
         match without_room {
-            WithoutRoom::Refuse => {
-                semaphore.try_acquire_many_owned(bytes).map_err(|_| IntakeError::NoRoom)
-            }
-            // Those that wait hold what they have, and might all wait for each other.
-            WithoutRoom::Wait => {
-                let acquired = semaphore.acquire_many_owned(bytes);
-                match tokio::time::timeout(PAUSE, acquired).await {
-                    Ok(Ok(permit)) => Ok(permit),
-                    _ => Err(IntakeError::NoRoom),
-                }
-            }
+            WithoutRoom::Refuse => Arc::clone(&self.refused)
+                .try_acquire_many_owned(bytes)
+                .map_err(|_| IntakeError::NoRoom),
+            // Those that wait hold what they have, and might all wait for each other until one
+            // has taken too long.
+            WithoutRoom::Wait => Arc::clone(&self.waiting)
+                .acquire_many_owned(bytes)
+                .await
+                .map_err(|_| IntakeError::NoRoom),
         }
     }
 }
@@ -143,7 +149,7 @@ pub(super) enum IntakeError {
     #[error("the request did not arrive whole: nothing came for {} s", PAUSE.as_secs())]
     Pause,
     /// It took too long.
-    #[error("the request did not arrive within {} s", LONGEST.as_secs())]
+    #[error("the request did not arrive in time: it is too slow for its size")]
     TooSlow,
     /// The connection broke.
     #[error("the request did not arrive whole: {0}")]
@@ -172,14 +178,14 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_share_the_room_and_small_ones_need_none() {
-        let intake = Intake::of(100_000);
+        let intake = Intake::of(100_000, 100_000);
         let (mut first, body) = slow();
         let taking = tokio::spawn({
             let intake = intake.clone();
             async move { intake.take(body, WithoutRoom::Refuse).await }
         });
         send(&mut first, FREE + 70_000).await;
-        while intake.0.available_permits() == 100_000 {
+        while intake.refused.available_permits() == 100_000 {
             tokio::task::yield_now().await;
         }
         let large = |bytes: usize| Body::from(vec![b' '; bytes]);
@@ -189,18 +195,31 @@ mod tests {
             let taken = intake.take(large(bytes), WithoutRoom::Refuse).await;
             assert_eq!(taken.unwrap().len(), bytes);
         }
-        let waiting = tokio::spawn({
-            let intake = intake.clone();
-            async move { intake.take(large(FREE + 100_000), WithoutRoom::Wait).await }
-        });
         drop(first);
         let taken = taking.await.unwrap().unwrap();
         assert_eq!(taken.len(), FREE + 70_000);
         // Its room is taken as long as it is looked at.
-        assert_eq!(intake.0.available_permits(), 0, "the next waits for all of it");
+        assert_eq!(intake.refused.available_permits(), 30_000);
         drop(taken);
+        assert_eq!(intake.refused.available_permits(), 100_000);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_may_not_be_refused_wait_for_each_other_alone() {
+        let intake = Intake::of(0, 100_000);
+        let large = |bytes: usize| Body::from(vec![b' '; bytes]);
+        let first = intake.take(large(FREE + 70_000), WithoutRoom::Wait).await.unwrap();
+        let waiting = tokio::spawn({
+            let intake = intake.clone();
+            async move { intake.take(large(FREE + 100_000), WithoutRoom::Wait).await }
+        });
+        while intake.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waiting.is_finished(), "it waits for all of it");
+        drop(first);
         assert_eq!(waiting.await.unwrap().unwrap().len(), FREE + 100_000);
-        assert_eq!(intake.0.available_permits(), 100_000);
+        assert_eq!(intake.waiting.available_permits(), 100_000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,9 +245,9 @@ mod tests {
         let error = intake.take(body, WithoutRoom::Refuse).await.unwrap_err();
         assert!(matches!(error, IntakeError::Cut(_)), "{error}");
         // Who waits for room does not wait for ever.
-        let none = Intake::of(0);
+        let none = Intake::of(0, 0);
         let body = Body::from(vec![b' '; FREE + 1]);
         let error = none.take(body, WithoutRoom::Wait).await.unwrap_err();
-        assert_eq!(error, IntakeError::NoRoom);
+        assert_eq!(error, IntakeError::TooSlow);
     }
 }

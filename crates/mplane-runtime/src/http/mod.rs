@@ -5,6 +5,8 @@
 
 pub mod client;
 mod intake;
+mod outflow;
+mod pace;
 mod page;
 mod plain;
 pub mod routes;

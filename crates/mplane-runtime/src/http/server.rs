@@ -18,7 +18,6 @@ use mplane::access::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +27,10 @@ use tracing::{debug, warn};
 
 use super::client::without_brackets;
 use super::intake::Intake;
+use super::outflow::Outflow;
+use super::pace::Paced;
 use super::routes::{answer, later};
-use super::{Origin, Peer, PlainHttp, announced_features};
+use super::{Origin, Peer, PlainHttp, announced_features, path};
 use crate::tls::{Credentials, identity_of};
 
 /// How a port is spoken at.
@@ -53,16 +54,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long running requests may take to end after a shutdown was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// Connections held at once. Beyond it, new ones wait in the kernel's queue.
-const CONNECTIONS: usize = 20_000;
+/// Connections held at once: two for each of the most components that one supervisor is meant
+/// for. Beyond it, new ones wait in the kernel's queue.
+const CONNECTIONS: usize = 100_000;
 
 /// Connections of one peer: one that leaks them must not take the place of all others. It is
 /// as many programs as may share a certificate.
 const CONNECTIONS_OF_PEER: usize = 1_000;
-
-/// How long a peer may read nothing of an answer before its connection is cut: what it does
-/// not read is held in memory.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long to wait after the system refused to accept a connection, mostly because it
 /// is out of file descriptors.
@@ -89,7 +87,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let (intake, crowd) = (Intake::default(), Crowd::default());
+    let (intake, outflow) = (Intake::default(), Outflow::default());
+    let crowd = Crowd::default();
     let connections = TaskTracker::new();
     loop {
         let next = async {
@@ -108,9 +107,9 @@ pub async fn serve(
                 continue;
             }
         };
-        let (intake, crowd) = (intake.clone(), crowd.clone());
-        let shutdown = shutdown.clone();
-        let connection = Connection { address, intake, crowd, shutdown };
+        let (intake, outflow) = (intake.clone(), outflow.clone());
+        let (crowd, shutdown) = (crowd.clone(), shutdown.clone());
+        let connection = Connection { address, intake, outflow, crowd, shutdown };
         let (transport, router) = (transport.clone(), router.clone());
         connections.spawn(async move {
             connection.serve(stream, transport, router).await;
@@ -127,6 +126,7 @@ pub async fn serve(
 struct Connection {
     address: SocketAddr,
     intake: Intake,
+    outflow: Outflow,
     crowd: Crowd,
     shutdown: CancellationToken,
 }
@@ -201,7 +201,7 @@ impl Connection {
         shown: Shown,
         router: Router,
     ) {
-        let Self { address, intake, crowd, shutdown } = self;
+        let Self { address, intake, outflow, crowd, shutdown } = self;
         debug!(%address, identity = %shown.identity, "connected");
         let is_plain = shown.plain.is_some();
         // In plain HTTP all are one.
@@ -212,9 +212,10 @@ impl Connection {
         }
         let is_crowded = place.is_none();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let routed = if is_crowded {
-                let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, CROWDED);
-                Err(close(later(refused)))
+            // References give up on any answer to a registration but 200.
+            let is_registration = request.uri().path() == path::REGISTER_CAPABILITY;
+            let routed = if is_crowded && !is_registration {
+                Err(later(refusal(StatusCode::SERVICE_UNAVAILABLE, CROWDED)))
             } else if shown.may_ask(request.headers()) {
                 Ok(router.clone().call(prepare(
                     request,
@@ -225,16 +226,16 @@ impl Connection {
             } else {
                 Err(refusal(StatusCode::MISDIRECTED_REQUEST, NOT_HERE))
             };
-            async {
-                match routed {
-                    Ok(routed) => routed.await,
-                    Err(refused) => Ok(refused),
-                }
+            let outflow = outflow.clone();
+            async move {
+                let answered = match routed {
+                    Ok(routed) => outflow.take(routed.await?),
+                    Err(refused) => refused,
+                };
+                Ok::<_, Infallible>(if is_crowded { close(answered) } else { answered })
             }
         });
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let stream = Box::pin(stream);
+        let stream = Paced::new(stream);
         let connection = http1().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         // Who is refused must not keep the place of others.
@@ -379,8 +380,8 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder
 }
 
-/// Attaches who sent a request, from where, and where its body finds room, and removes a trailing slash:
-/// references write both.
+/// Attaches who sent a request, from where, and where its body finds room, and removes a
+/// trailing slash: references write both.
 fn prepare(
     request: Request<Incoming>,
     identity: &Identity,
@@ -411,6 +412,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::http::pace::PATIENCE;
 
     #[test]
     fn a_peer_has_its_share_of_the_connections() {
@@ -441,7 +443,7 @@ mod tests {
         peer.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let asked = tokio::time::Instant::now();
         // The clock goes on whenever nothing else does.
-        while asked.elapsed() < 2 * WRITE_TIMEOUT {
+        while asked.elapsed() < 2 * PATIENCE {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let mut answer = Vec::new();

@@ -7,6 +7,7 @@
 //! Everything that can fail on the way is tried again, with growing pauses, until the
 //! program ends.
 
+mod outbox;
 mod registration;
 
 use std::future::Future;
@@ -18,15 +19,18 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use mplane::access::Identity;
 use mplane::exchange::component::without_serial;
-use mplane::json::DecodeError;
-use mplane::message::{CALLBACK, Capability, Message, Specification};
+use mplane::json::{self, DecodeError, MEDIA_TYPE, Unreadable};
+use mplane::message::{CALLBACK, Capability, Exception, Message, Specification};
 use mplane::registry::Registries;
-use tokio::sync::{mpsc, watch};
+use mplane::token::Token;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+pub use self::outbox::{Closed, LATER, Letter, Outbox};
+use self::outbox::{Posted, deliver_last, post};
 use self::registration::{RegisterError, register, update};
-use crate::http::client::{Ask, AskError, BaseUrl, HttpClient};
+use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
 use crate::report;
 use crate::tls::fresh_token;
@@ -37,9 +41,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long the delivery of one result may take after the program was told to end.
-const LAST_DELIVERY: Duration = Duration::from_secs(2);
-
 /// How long a supervisor may keep a request for specifications open until there are some.
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -49,19 +50,6 @@ const LONGEST_CALLBACK: Duration = Duration::from_secs(24 * 3_600);
 
 /// Something that is done later, by who is behind a trait.
 pub type Later<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-
-/// A message to be posted.
-#[derive(Debug)]
-pub struct Letter {
-    /// What it is the result of, by the number that its sender knows it under; `None` for
-    /// receipts and other answers, which are not posted again after a restart.
-    pub about: Option<u64>,
-    /// What to post.
-    pub message: Message,
-}
-
-/// Where letters are put to be posted, in order.
-pub type Outbox = mpsc::UnboundedSender<Letter>;
 
 /// Who offers something to a supervisor that it calls.
 pub trait Offerer: Send + Sync + 'static {
@@ -103,6 +91,10 @@ pub trait Offerer: Send + Sync + 'static {
         reason: String,
     ) -> Later<'a>;
 
+    /// Takes a letter back whose receiver is not there any more: it is put into the outbox
+    /// again when the receiver comes back.
+    fn take_back(&self, letter: Letter);
+
     /// Puts nothing into an outbox any more.
     fn close_outbox(&self, outbox: &Outbox);
 
@@ -133,15 +125,23 @@ pub async fn initiate(
 ) {
     let shutdown = offerer.shutdown().clone();
     let mut pause = Pause::default();
-    let (outbox, mut letters) = mpsc::unbounded_channel();
+    let (outbox, mut letters) = Outbox::new();
     let mut offers = offerer.changes();
     let work = async {
         let mut before = None;
+        let mut served = None;
         loop {
             offers.mark_unchanged();
             match register(&*offerer, &client, &initiator, &mut before).await {
                 Ok(mut registered) => {
                     let supervisor = registered.supervisor.clone();
+                    if served
+                        .replace(supervisor.clone())
+                        .is_some_and(|it| it != supervisor)
+                    {
+                        // What is for the other one waits until it comes back.
+                        offerer.close_outbox(&outbox);
+                    }
                     offerer.deliver_to(&supervisor, &outbox);
                     let fetching =
                         fetch(&*offerer, &client, &initiator, &supervisor, &outbox);
@@ -170,6 +170,10 @@ pub async fn initiate(
                 Err(error) => {
                     let problem = report(&error);
                     warn!(supervisor = %initiator.supervisor, problem, "cannot register");
+                    if let RegisterError::Status { retry_after: Some(after), .. } = &error
+                    {
+                        later(*after).await;
+                    }
                     if let RegisterError::Withheld { supervisor } = error {
                         // It still gets what it has asked for, and there may be something for
                         // it soon.
@@ -195,13 +199,16 @@ pub async fn initiate(
                 in_hand = letters.recv().await;
             }
             let Some(letter) = &in_hand else { break };
-            let refused = post(&client, &initiator, letter).await;
+            let posted = post(&client, &initiator, letter).await;
             let Some(letter) = in_hand.take() else { break };
-            match refused {
-                None => offerer.delivered(&letter),
-                Some((receiver, reason)) => {
+            outbox.done();
+            match posted {
+                Posted::Taken => offerer.delivered(&letter),
+                Posted::Refused { reason } => {
+                    let receiver = letter.to.clone();
                     offerer.give_up(&receiver, letter, reason).await;
                 }
+                Posted::ByOther => offerer.take_back(letter),
             }
         }
     };
@@ -218,21 +225,15 @@ pub async fn initiate(
     }
     // What was measured until the shutdown is still delivered, if the supervisor is there.
     offerer.ended().await;
-    letters.close();
-    while let Some(letter) = in_hand.take().or(letters.recv().await) {
-        let delivery = post_once(&client, &initiator, &letter.message);
-        match tokio::time::timeout(LAST_DELIVERY, delivery).await {
-            Ok(Ok(())) => offerer.delivered(&letter),
-            delivery => {
-                warn!(kind = %letter.message.kind(), "could not be delivered before the end");
-                if delivery.is_err() {
-                    // A supervisor that is silent is not waited for once more.
-                    break;
-                }
-            }
-        }
-    }
+    deliver_last(&*offerer, &client, &initiator, in_hand, letters).await;
     offerer.ended().await;
+}
+
+/// Waits as long as a supervisor asks for, and a little longer, so that not all come back at
+/// once.
+pub(crate) async fn later(after: Duration) {
+    let after = after.min(LONGEST_PAUSE);
+    tokio::time::sleep(after + jittered(after / 2)).await;
 }
 
 /// How fetching ended.
@@ -254,6 +255,10 @@ async fn fetch(
     let mut pause = Pause::default();
     let mut has_fetched = false;
     loop {
+        while outbox.is_full() {
+            // What comes of what is fetched would wait behind it.
+            pause.take().await;
+        }
         match fetch_once(offerer, client, initiator, supervisor, outbox).await {
             Ok(Fetched::Again) => {
                 pause = Pause::default();
@@ -273,15 +278,18 @@ async fn fetch(
             }
             Err(error) => {
                 let problem = report(&error);
-                // A supervisor that was away may have forgotten: register again.
-                if matches!(
-                    error,
-                    FetchError::Ask(AskError::Connect { .. }) | FetchError::Other { .. }
-                ) {
+                // A supervisor that was away may have forgotten, and what it handed out may be
+                // lost: register again, which has it handed out once more.
+                if matches!(error, FetchError::Ask(_) | FetchError::Other { .. }) {
                     return Ended { problem, has_fetched };
                 }
                 warn!(supervisor = %initiator.supervisor, problem, "cannot fetch");
-                pause.take().await;
+                match error {
+                    FetchError::Status { retry_after: Some(after), .. } => {
+                        later(after).await;
+                    }
+                    _ => pause.take().await,
+                }
             }
         }
     }
@@ -324,12 +332,28 @@ async fn fetch_once(
             return Ok(Fetched::Unknown(answer.status));
         }
         status => {
-            return Err(FetchError::Status { status, body: shown(&answer.body) });
+            return Err(FetchError::Status {
+                status,
+                body: shown(&answer.body),
+                retry_after: answer.retry_after,
+            });
         }
     }
-    let messages = answer.messages(offerer.registries())?;
     let mut callback = None;
-    for message in flatten(messages) {
+    for message in read(&answer, offerer.registries())? {
+        let message = match message {
+            Ok(message) => message,
+            Err((token, reason)) => {
+                // One that cannot be read must not cost the others.
+                warn!(%supervisor, %token, reason, "cannot read what it hands out");
+                let message = Exception::new(Some(token), reason).into();
+                let letter = Letter { to: supervisor.clone(), about: None, message };
+                if outbox.send(letter).is_err() {
+                    debug!("the end has come before an answer was sent");
+                }
+                continue;
+            }
+        };
         if let Some(pause) = callback_pause(&message) {
             callback = Some(pause);
             continue;
@@ -363,88 +387,43 @@ enum FetchError {
     #[error("the supervisor's answer cannot be read")]
     Decode(#[from] DecodeError),
     #[error("the supervisor answered {status}: {body}")]
-    Status { status: StatusCode, body: String },
+    Status { status: StatusCode, body: String, retry_after: Option<Duration> },
+}
+
+/// A message that was handed out or, of one that cannot be read, its token and why.
+type Handed = Result<Message, (Token, String)>;
+
+/// Reads what a supervisor hands out, each message by itself.
+fn read(answer: &Answer, registries: &Registries) -> Result<Vec<Handed>, DecodeError> {
+    if answer.body.is_empty() || answer.content_type != MEDIA_TYPE {
+        return Ok(Vec::new());
+    }
+    let parts = json::decode_parts(&answer.body, registries)?;
+    let mut messages = Vec::new();
+    for part in parts.messages {
+        match part {
+            Ok(message) => messages.extend(flatten(message).into_iter().map(Ok)),
+            Err(Unreadable { token: Some(token), error, .. }) => {
+                let reason =
+                    format!("the component cannot read the specification: {error}");
+                messages.push(Err((token, reason)));
+            }
+            // Nobody can be told which one it is.
+            Err(Unreadable { token: None, error, .. }) => return Err(error),
+        }
+    }
+    Ok(messages)
 }
 
 /// Takes messages out of envelopes.
-fn flatten(messages: Vec<Message>) -> Vec<Message> {
-    messages
-        .into_iter()
-        .flat_map(|message| match message {
-            Message::Envelope(envelope) => flatten(envelope.into_messages()),
-            other => vec![other],
-        })
-        .collect()
-}
-
-/// Posts a receipt, result or exception until the supervisor has taken it; returns who
-/// refuses it for good, and why.
-async fn post(
-    client: &HttpClient,
-    initiator: &Initiator,
-    letter: &Letter,
-) -> Option<(Identity, String)> {
-    let mut pause = Pause::default();
-    loop {
-        match post_once(client, initiator, &letter.message).await {
-            Ok(()) => return None,
-            Err(PostError::Refused { identity, status, body }) => {
-                let token = letter.message.token().unwrap_or_else(fresh_token);
-                warn!(%token, %status, body, "the supervisor refuses what was measured");
-                return Some((identity, format!("refused with {status}: {body}")));
-            }
-            Err(error) => {
-                warn!(problem = report(&error), "cannot deliver, tries again");
-                if let PostError::Unavailable { retry_after: Some(after), .. } = error {
-                    tokio::time::sleep(jittered(after.min(LONGEST_PAUSE))).await;
-                }
-                pause.take().await;
-            }
+fn flatten(message: Message) -> Vec<Message> {
+    match message {
+        Message::Envelope(envelope) => {
+            envelope.into_messages().into_iter().flat_map(flatten).collect()
         }
+        other => vec![other],
     }
 }
-
-/// Posts a receipt, result or exception once.
-async fn post_once(
-    client: &HttpClient,
-    initiator: &Initiator,
-    letter: &Message,
-) -> Result<(), PostError> {
-    let ask = Ask {
-        method: Method::POST,
-        path: path::REGISTER_RESULT,
-        messages: std::slice::from_ref(letter),
-        wait: Duration::ZERO,
-    };
-    let answer = client.ask(&initiator.supervisor, ask).await?;
-    let status = answer.status;
-    if status.is_success() {
-        Ok(())
-    } else if status.is_client_error() && !LATER.contains(&status) {
-        Err(PostError::Refused {
-            identity: answer.identity,
-            status,
-            body: shown(&answer.body),
-        })
-    } else {
-        Err(PostError::Unavailable { status, retry_after: answer.retry_after })
-    }
-}
-
-/// Why posting failed.
-#[derive(Debug, thiserror::Error)]
-enum PostError {
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    #[error("the supervisor refused it with {status}: {body}")]
-    Refused { identity: Identity, status: StatusCode, body: String },
-    #[error("the supervisor answered {status}")]
-    Unavailable { status: StatusCode, retry_after: Option<Duration> },
-}
-
-/// What is no refusal for good, of the client's errors.
-pub const LATER: [StatusCode; 2] =
-    [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
 
 /// Shows the start of a body in a log.
 pub(super) fn shown(body: &[u8]) -> String {

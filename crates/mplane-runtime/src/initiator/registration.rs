@@ -280,6 +280,7 @@ async fn offer_part(
         return Err(RegisterError::Status {
             status: answer.status,
             body: shown(&answer.body),
+            retry_after: answer.retry_after,
         });
     }
     // References emit duplicate keys and unescaped labels here: what cannot be read is
@@ -352,7 +353,7 @@ pub(super) enum RegisterError {
     #[error(transparent)]
     Ask(#[from] AskError),
     #[error("the supervisor answered {status}: {body}")]
-    Status { status: StatusCode, body: String },
+    Status { status: StatusCode, body: String, retry_after: Option<Duration> },
     #[error("the supervisor takes none of the capabilities: {0}")]
     Refused(String),
     #[error("the supervisor's certificate is not one of a supervisor or client")]

@@ -224,6 +224,7 @@ impl Store {
                 ("DELETE FROM capability WHERE until_us <= ?1", stories),
                 ("DELETE FROM refusal WHERE at_us <= ?1", stories),
                 ("DELETE FROM tally WHERE specifications = ?1", 0),
+                ("DELETE FROM kept WHERE bytes = ?1", 0),
             ] {
                 connection.prepare_cached(query)?.execute(params![before])?;
             }
@@ -240,23 +241,34 @@ fn ids(connection: &Connection, query: &str, at: i64) -> rusqlite::Result<Vec<i6
     statement.query_map(params![at, AT_ONCE], |row| row.get(0))?.collect()
 }
 
-/// Returns the oldest results of those who have more than they may, of a column. Those of
-/// many components are of none of them.
+/// Returns the oldest results of those who have more than they may: of clients or of
+/// components, as the column says.
 fn over_quota(
     connection: &Connection,
     column: &str,
     most: u64,
 ) -> rusqlite::Result<Vec<i64>> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut over = connection.prepare_cached(
+        "SELECT name, bytes - ?2 FROM kept WHERE kind = ?1 AND bytes > ?2",
+    )?;
+    let over: Vec<(String, i64)> = over
+        .query_map(params![column, most], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
     let of_one = if column == "component" { "AND is_parent = 0" } else { "" };
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT id FROM (
-           SELECT id, sum(result_bytes) OVER (
-             PARTITION BY {column} ORDER BY settled_us DESC, id DESC) AS bytes
-           FROM specification WHERE {IS_SPARE} {of_one} AND {column} IN (
-             SELECT {column} FROM specification WHERE {IS_SPARE} {of_one}
-             GROUP BY {column} HAVING sum(result_bytes) > ?1))
-         WHERE bytes > ?1 LIMIT ?2"
-    ))?;
-    statement.query_map(params![most, AT_ONCE], |row| row.get(0))?.collect()
+    let mut ids = Vec::new();
+    for (name, mut excess) in over {
+        let mut oldest = connection.prepare_cached(&format!(
+            "SELECT id, result_bytes FROM specification INDEXED BY specification_kept
+             WHERE {column} = ?1 AND {IS_SPARE} {of_one} ORDER BY settled_us LIMIT ?2"
+        ))?;
+        let mut rows = oldest.query(params![name, AT_ONCE])?;
+        while excess > 0
+            && let Some(row) = rows.next()?
+        {
+            ids.push(row.get(0)?);
+            excess -= row.get::<_, i64>(1)?;
+        }
+    }
+    Ok(ids)
 }

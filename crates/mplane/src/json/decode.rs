@@ -62,6 +62,8 @@ pub struct Parts {
 pub struct Unreadable {
     /// The label that it states, if that much can be read.
     pub label: Option<String>,
+    /// The token that it states, if that much can be read.
+    pub token: Option<Token>,
     /// Why it cannot be read.
     pub error: DecodeError,
 }
@@ -86,12 +88,16 @@ pub fn decode_parts(input: &[u8], registries: &Registries) -> Result<Parts, Deco
     let read = |(index, item): (usize, &RawValue)| {
         let pointer = format!("{pointer}/{index}");
         decoder.message(item.get(), &pointer, 1).map_err(|error| {
-            let label =
-                Wire::read(item.get(), &pointer, registries).ok().and_then(|wire| {
-                    optional(wire.label.as_ref(), "label", "", limits::LABEL_BYTES)
-                        .ok()?
-                });
-            Unreadable { label, error }
+            let wire = Wire::read(item.get(), &pointer, registries).ok();
+            let label = wire.as_ref().and_then(|wire| {
+                optional(wire.label.as_ref(), "label", "", limits::LABEL_BYTES).ok()?
+            });
+            let token = wire.as_ref().and_then(|wire| {
+                let text =
+                    optional(wire.token.as_ref(), "token", "", limits::TOKEN_BYTES);
+                text.ok()??.parse().ok()
+            });
+            Unreadable { label, token, error }
         })
     };
     Ok(Parts { messages: items.into_iter().enumerate().map(read).collect(), is_array })

@@ -54,6 +54,16 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// Returns the job that somebody has asked for and that this accepts.
+    pub const fn accepted(&self) -> Option<JobId> {
+        match self {
+            Self::Accepted { job, parent: None, .. } => Some(*job),
+            _ => None,
+        }
+    }
+}
+
 /// A job as it was written down.
 #[derive(Clone, Debug)]
 pub struct Saved {
