@@ -10,7 +10,7 @@ use mplane_cli::pki::Role;
 use tokio::task::JoinSet;
 
 use crate::Stage;
-use crate::actors::{Accepted, Client, Ledger, is_right, register};
+use crate::actors::{Accepted, Client, Ledger, Whose, is_right, register};
 use crate::figures::{Clock, headline};
 use crate::lives::{PAIRS, clients, work};
 use crate::servers::Supervisor;
@@ -38,7 +38,7 @@ pub(super) async fn restart(stage: &Stage) {
         stage.members.peers(Role::Component, 0..CONNECTED, supervisor.address);
     let ledger = Arc::<Ledger>::default();
     let components = register(components, 32).await;
-    let _working = work(components, &ledger);
+    let _working = work(components, &ledger, Whose::Ours);
     all_polled(&ledger, CONNECTED).await;
     let started = Instant::now();
     let supervisor = supervisor.kill().start(stage);
@@ -79,7 +79,7 @@ pub(super) async fn crash(stage: &Stage) -> bool {
     let names: Arc<[_]> = components.iter().map(|peer| peer.name.clone()).collect();
     let ledger = Arc::<Ledger>::default();
     let components = register(components, PAIRS).await;
-    let _working = work(components, &ledger);
+    let _working = work(components, &ledger, Whose::Ours);
     let stop = Arc::new(AtomicBool::new(false));
     let mut living = JoinSet::new();
     for (index, mut client) in

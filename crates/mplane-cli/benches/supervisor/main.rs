@@ -1,6 +1,6 @@
 //! What a supervisor costs and keeps, under components and clients with mutual TLS over
 //! loopback, beside a bare axum server with the same TLS and, where it can do it at all, the
-//! reference supervisor in the same run.
+//! reference supervisor in the same run ([`relayed`]).
 //!
 //! The supervisor is the program, a process of its own with its store on disk. Components
 //! and clients are tasks of this process, each with an identity and a connection of its
@@ -8,7 +8,7 @@
 //! the processors with the supervisor: rates of one run tell less than processor time for
 //! each operation and its ratio to the floor.
 //!
-//! Scenes: [`registering`], [`polling`], [`delivering`], [`lives`] and their latency,
+//! Scenes: [`registering`], [`polling`], [`delivering`], [`lives`], [`latency`],
 //! [`size`] (memory, and cost with many components), and [`fall`]: the supervisor is
 //! killed, and nothing that it has accepted may be missing afterwards. That is the one
 //! scene that makes the program fail.
@@ -27,11 +27,13 @@ mod fall;
 #[expect(dead_code, reason = "each bench needs its part")]
 #[path = "../component/figures.rs"]
 mod figures;
+mod latency;
 mod lives;
 mod peer;
 mod polling;
 mod reference;
 mod registering;
+mod relayed;
 mod servers;
 mod size;
 #[expect(dead_code, reason = "each user needs its part")]
@@ -72,7 +74,7 @@ fn play(words: &[&str]) -> ExitCode {
     let is_played = |name: &str| !names_some || words.contains(&name);
     let domain = domain::Domain::new();
     let members = Members::new(&domain);
-    let compares = is_played("registrations") || is_played("polls");
+    let compares = COMPARING.into_iter().any(is_played);
     let reference = if compares { Reference::install() } else { None };
     let stage = Stage { domain, members, reference };
     let mut is_sound = true;
@@ -83,7 +85,7 @@ fn play(words: &[&str]) -> ExitCode {
                 "polls" => polling::scene(&stage).await,
                 "results" => delivering::scene(&stage).await,
                 "lives" => lives::scene(&stage).await,
-                "latency" => lives::latency(&stage).await,
+                "latency" => latency::scene(&stage).await,
                 "memory" => size::memory(&stage).await,
                 "scale" => size::scale(&stage).await,
                 "restart" => fall::restart(&stage).await,
@@ -107,3 +109,7 @@ const SCENES: [&str; 9] = [
     "restart",
     "crash",
 ];
+
+/// The scenes in which the reference plays.
+const COMPARING: [&str; 6] =
+    ["registrations", "polls", "results", "lives", "latency", "memory"];
