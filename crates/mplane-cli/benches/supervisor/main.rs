@@ -18,6 +18,7 @@
 
 mod actors;
 mod delivering;
+mod descriptors;
 #[expect(dead_code, reason = "each bench needs its part")]
 #[path = "../component/domain.rs"]
 mod domain;
@@ -70,6 +71,7 @@ struct Stage {
 /// Plays the scenes that are named, or all of them.
 fn play(words: &[&str]) -> ExitCode {
     let started = Instant::now();
+    descriptors::raise();
     let names_some = SCENES.iter().any(|name| words.contains(name));
     let is_played = |name: &str| !names_some || words.contains(&name);
     let domain = domain::Domain::new();

@@ -8,11 +8,11 @@ use axum::body::Bytes;
 use http::Method;
 use mplane_cli::pki::Role;
 use mplane_runtime::http::path;
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::JoinSet;
 
 use crate::Stage;
 use crate::actors::{CAPABILITIES, Ledger, Whose, poll, register, register_and_leave};
+use crate::descriptors::fitting;
 use crate::figures::{Clock, Memory, headline, verdict};
 use crate::lives::{PAIRS, clients, together, work};
 use crate::peer::{Ask, Peer};
@@ -21,10 +21,7 @@ use crate::relayed;
 use crate::servers::{Supervisor, floor};
 
 /// How many components there are, one step after the other.
-const SIZES: [usize; 3] = [100, 1_000, 5_000];
-
-/// Descriptors that a process has besides one for each connection.
-const DESCRIPTORS: u64 = 500;
+const SIZES: [usize; 3] = [100, 1_000, 10_000];
 
 /// How many connect with the floor.
 const AT_FLOOR: usize = 1_000;
@@ -60,7 +57,7 @@ pub(super) async fn memory(stage: &Stage) {
     drop(waiting(first).await);
     let mut from = 100;
     let mut ours_kb = [0.0; 2];
-    for size in SIZES.into_iter().skip(1).filter(|size| fits(*size)) {
+    for size in sizes().into_iter().skip(1) {
         let before = settled(supervisor.id()).await;
         let numbers = from..from + size;
         let components =
@@ -144,6 +141,13 @@ async fn settled(process: u32) -> Memory {
     Memory::of(process)
 }
 
+/// Returns how many components there are, as far as the machine allows it.
+fn sizes() -> Vec<usize> {
+    let mut sizes: Vec<_> = SIZES.into_iter().map(fitting).collect();
+    sizes.dedup();
+    sizes
+}
+
 /// Registers components with these numbers.
 async fn register_more(
     stage: &Stage,
@@ -179,7 +183,7 @@ pub(super) async fn scale(stage: &Stage) {
     let ledger = Arc::<Ledger>::default();
     let (mut components, mut registered) = (Vec::new(), 0);
     let mut costs = Vec::new();
-    for size in SIZES.into_iter().filter(|size| fits(*size)) {
+    for size in sizes() {
         let more = registered..size;
         components.extend(register_more(stage, &supervisor, more).await);
         // Those that the clients ask are spread over all.
@@ -226,16 +230,4 @@ pub(super) async fn scale(stage: &Stage) {
         verdict("a poll, last to first", last_poll / first_poll, STEEPEST, "");
         verdict("a life, last to first", last_life / first_life, STEEPEST, "");
     }
-}
-
-/// Says whether so many connections are possible; loudly, if not.
-fn fits(size: usize) -> bool {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-    let fits = size as u64 + DESCRIPTORS <= limit;
-    if !fits {
-        println!(
-            "  SKIPPED: {size} components: only {limit} files may be open (ulimit -n)"
-        );
-    }
-    fits
 }
