@@ -9,9 +9,10 @@
 //! each operation and its ratio to the floor.
 //!
 //! Scenes: [`registering`], [`polling`], [`delivering`], [`lives`], [`latency`],
-//! [`size`] (memory, and cost with many components), and [`fall`]: the supervisor is
-//! killed, and nothing that it has accepted may be missing afterwards. That is the one
-//! scene that makes the program fail.
+//! [`size`] (memory, and cost with many components), [`million`] (memory over very many
+//! results; `-- million 100000` says how many), and [`fall`]: the supervisor is killed, and
+//! nothing that it has accepted may be missing afterwards. That is the one scene that makes
+//! the program fail.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::cast_precision_loss, reason = "figures are small")]
@@ -30,6 +31,7 @@ mod fall;
 mod figures;
 mod latency;
 mod lives;
+mod million;
 mod peer;
 mod polling;
 mod reference;
@@ -78,6 +80,10 @@ fn play(words: &[&str]) -> ExitCode {
     let members = Members::new(&domain);
     let compares = COMPARING.into_iter().any(is_played);
     let reference = if compares { Reference::install() } else { None };
+    let count = words.iter().find_map(|word| word.parse().ok());
+    let is_named = words.contains(&"million");
+    let results =
+        count.unwrap_or(if is_named { million::NAMED } else { million::AMONG_ALL });
     let stage = Stage { domain, members, reference };
     let mut is_sound = true;
     block_on(async {
@@ -90,6 +96,7 @@ fn play(words: &[&str]) -> ExitCode {
                 "latency" => latency::scene(&stage).await,
                 "memory" => size::memory(&stage).await,
                 "scale" => size::scale(&stage).await,
+                "million" => million::scene(&stage, results).await,
                 "restart" => fall::restart(&stage).await,
                 _ => is_sound &= fall::crash(&stage).await,
             }
@@ -100,7 +107,7 @@ fn play(words: &[&str]) -> ExitCode {
 }
 
 /// The scenes, in their order. `cargo bench` adds arguments of its own.
-const SCENES: [&str; 9] = [
+const SCENES: [&str; 10] = [
     "registrations",
     "polls",
     "results",
@@ -108,6 +115,7 @@ const SCENES: [&str; 9] = [
     "latency",
     "memory",
     "scale",
+    "million",
     "restart",
     "crash",
 ];
