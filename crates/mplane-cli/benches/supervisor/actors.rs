@@ -49,6 +49,24 @@ const COLUMNS: [&str; CAPABILITIES] = [
 /// The column whose value tells one run from another.
 const VALUE: &str = "delay.twoway.icmp.us";
 
+/// Whose supervisor components and clients speak with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Ours: it answers when there is something, and knows components by their names.
+    Ours,
+    /// That of the reference: it answers at once, and wants serial numbers in labels.
+    Reference,
+}
+
+impl Whose {
+    /// Pauses before the same is asked again, where answers do not wait for news.
+    async fn pause(self) {
+        if self == Self::Reference {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
 /// Returns the registries.
 fn registries() -> &'static Registries {
     static REGISTRIES: OnceLock<Registries> = OnceLock::new();
@@ -76,6 +94,23 @@ fn capability(name: &str, which: usize) -> Capability {
             made.column(registries(), COLUMNS.get(which).copied().unwrap_or(VALUE))
         });
     Capability::new(statement.expect("the elements are of the registry"))
+}
+
+/// Makes the specification with a number, of one of the capabilities of a component.
+pub(super) fn specification(component: &str, number: u64, whose: Whose) -> Specification {
+    let which = usize::try_from(number).unwrap_or(0) % CAPABILITIES;
+    let mut specification = Specification::of(&capability(component, which));
+    specification.set_when("now + 0s".parse().expect("it is a scope"));
+    specification.set_label(Some(match whose {
+        Whose::Ours => format!("bench-{which}@{component}"),
+        Whose::Reference => format!("bench-{which}-{number}"),
+    }));
+    specification.set_token(Some(fresh_token()));
+    for (name, value) in [("destination.ip4", "192.0.2.1"), (NUMBER, &number.to_string())]
+    {
+        specification.set_parameter(name, value).expect("it is allowed");
+    }
+    specification
 }
 
 /// Returns what a component sends to register.
@@ -162,6 +197,12 @@ impl Ledger {
         arrived.get(&number).cloned()
     }
 
+    /// Forgets a specification that has ended.
+    fn forget(&self, number: u64) {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        arrived.remove(&number);
+    }
+
     /// Returns the number of another specification.
     fn next(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
@@ -210,6 +251,7 @@ pub(super) fn result(specification: &Specification, value: u64, rows: usize) -> 
 pub(super) struct Component {
     pub(super) peer: Peer,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) whose: Whose,
 }
 
 impl Component {
@@ -232,6 +274,7 @@ impl Component {
                     for specification in fetched(&body) {
                         self.run(&specification).await;
                     }
+                    self.whose.pause().await;
                 }
                 StatusCode::NOT_FOUND => {
                     self.ledger.forgotten.fetch_add(1, Ordering::Relaxed);
@@ -274,6 +317,7 @@ pub(super) fn fetched(body: &[u8]) -> Vec<Specification> {
 pub(super) struct Client {
     pub(super) peer: Peer,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) whose: Whose,
 }
 
 /// A specification that was accepted: the client has a receipt, or its result.
@@ -288,17 +332,8 @@ impl Client {
     /// Asks a component for something, and insists on an answer.
     pub(super) async fn specify(&mut self, component: &str) -> Result<Accepted, Message> {
         let number = self.ledger.next();
-        let which = usize::try_from(number).unwrap_or(0) % CAPABILITIES;
-        let mut specification = Specification::of(&capability(component, which));
-        let token = fresh_token();
-        specification.set_when("now + 0s".parse().expect("it is a scope"));
-        specification.set_label(Some(format!("bench-{which}@{component}")));
-        specification.set_token(Some(token.clone()));
-        for (name, value) in
-            [("destination.ip4", "192.0.2.1"), (NUMBER, &number.to_string())]
-        {
-            specification.set_parameter(name, value).expect("it is allowed");
-        }
+        let specification = specification(component, number, self.whose);
+        let token = specification.token();
         let body = written(&specification.into());
         match self.say(body, 0).await {
             Message::Receipt(_) => Ok(Accepted { number, token, settled: None }),
@@ -318,7 +353,7 @@ impl Client {
         let body = written(&redemption.into());
         loop {
             match self.say(body.clone(), LONG).await {
-                Message::Receipt(_) => {}
+                Message::Receipt(_) => self.whose.pause().await,
                 settled => return settled,
             }
         }
@@ -330,12 +365,14 @@ impl Client {
         self.say(written(&redemption.into()), 0).await
     }
 
-    /// Has a component measure, and waits for the result, which must be the right one.
+    /// Has a component measure, and waits for the result, which must be the right one. It is
+    /// not kept: there may be very many.
     pub(super) async fn live(&mut self, component: &str) {
         let accepted = self.specify(component).await;
         let accepted = accepted.unwrap_or_else(|refused| panic!("refused: {refused}"));
         let settled = self.redeem(&accepted).await;
         assert!(is_right(&self.ledger, accepted.number, &settled), "{settled}");
+        self.ledger.forget(accepted.number);
     }
 
     /// Says something, and insists on an answer.

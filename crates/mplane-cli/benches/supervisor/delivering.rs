@@ -7,9 +7,12 @@ use mplane_cli::pki::Role;
 use mplane_runtime::http::path;
 
 use crate::Stage;
-use crate::actors::{Client, Ledger, fetched, poll, post, register, result};
+use crate::actors::{
+    Client, Ledger, Whose, fetched, poll, post, register, result, specification,
+};
 use crate::figures::{Clock, headline};
 use crate::peer::{Peer, each};
+use crate::registering::tell;
 use crate::servers::{Supervisor, floor, stored_bytes};
 
 /// How many components deliver at once.
@@ -17,6 +20,9 @@ const COMPONENTS: usize = 64;
 
 /// How many results of so many rows each component delivers.
 const RESULTS: [(usize, usize); 2] = [(1, 200), (1_000, 10)];
+
+/// How many results of one row each component delivers to the reference.
+const AT_REFERENCE: u64 = 20;
 
 /// How many results of one row are to be taken in a second.
 const GOAL: f64 = 10_000.0;
@@ -33,8 +39,9 @@ pub(super) async fn scene(stage: &Stage) {
     let ledger = Arc::<Ledger>::default();
     let mut clients: Vec<_> = clients
         .into_iter()
-        .map(|peer| Client { peer, ledger: Arc::clone(&ledger) })
+        .map(|peer| Client { peer, ledger: Arc::clone(&ledger), whose: Whose::Ours })
         .collect();
+    let mut ours = 0.0;
     for (rows, count) in RESULTS {
         let pairs = clients.into_iter().zip(components).collect();
         let prepared = each(pairs, COMPONENTS, move |(client, component)| {
@@ -75,11 +82,40 @@ pub(super) async fn scene(stage: &Stage) {
             stored as f64 / all as f64,
         );
         if rows == 1 {
+            ours = cpu;
             let word = if rate >= GOAL { "reached" } else { "MISSED" };
             println!("    {rate:.0} of at least {GOAL} /s: {word}");
         }
         components = delivered.into_iter().map(|(component, _)| component).collect();
     }
+    drop((components, clients, supervisor));
+    reference(stage, ours).await;
+}
+
+/// Has components deliver to the reference, if it is there, of which each result of ours
+/// took so many microseconds. Nobody has asked for them: it takes whatever comes.
+async fn reference(stage: &Stage, ours: f64) {
+    let Some(reference) = &stage.reference else { return };
+    let relay = reference.supervisor(&stage.domain);
+    let components =
+        stage.members.peers(Role::Component, 0..COMPONENTS, relay.components);
+    let deliveries = components.into_iter().map(|component| {
+        let made = |number| specification(&component.name, number, Whose::Reference);
+        let results = (1..=AT_REFERENCE).map(|number| result(&made(number), 17, 1));
+        let results = results.collect();
+        (component, results)
+    });
+    // The handshakes are made first.
+    let deliveries = deliver(deliveries.collect(), path::REGISTER_RESULT, 1).await;
+    let clock = Clock::start(relay.id());
+    drop(deliver(deliveries, path::REGISTER_RESULT, usize::MAX).await);
+    let count = COMPONENTS * usize::try_from(AT_REFERENCE).unwrap_or(0);
+    let theirs = tell("reference, 1 row, not on disk", &clock, count);
+    println!(
+        "    {:.1} times ours   of these it relays 10 /s: it takes one message and then \
+         sleeps 0.1 s",
+        theirs / ours,
+    );
 }
 
 /// Has a client specify, and its component fetch; returns the results too.

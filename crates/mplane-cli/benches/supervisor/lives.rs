@@ -1,17 +1,23 @@
 //! Whole lives: a client specifies, the component fetches, promises and delivers, the client
-//! redeems.
+//! redeems. The floor is a bare server that sends each of these messages back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
+use mplane::message::Receipt;
 use mplane_cli::pki::Role;
 use tokio::task::JoinSet;
 
 use crate::Stage;
-use crate::actors::{Client, Component, Ledger, register};
-use crate::figures::{Clock, headline, percentile, verdict};
-use crate::peer::Peer;
-use crate::servers::{Supervisor, stored_bytes};
+use crate::actors::{
+    Client, Component, Ledger, Whose, is_right, post, register, result, specification,
+    written,
+};
+use crate::figures::{Clock, headline, percentile};
+use crate::peer::{Peer, each};
+use crate::relayed::{self, WHY};
+use crate::servers::{Supervisor, floor, stored_bytes};
 
 /// How many components and clients there are at once.
 pub(super) const PAIRS: usize = 50;
@@ -22,27 +28,19 @@ const TOGETHER: Duration = Duration::from_secs(4);
 /// How many lives there are to be in a second.
 const GOAL: f64 = 2_000.0;
 
-/// How many components are connected while the latency is measured.
-const CONNECTED: usize = 1_000;
-
-/// How many specifications one client sends, one after the other.
-const RUNS: usize = 1_000;
-
-/// How often each of many clients specifies: 200 a second in all.
-const PACE: Duration = Duration::from_millis(250);
-
-/// How long a specification may take to its component, p50 and p99 in milliseconds.
-const MOST: [f64; 2] = [5.0, 50.0];
+/// How many lives each peer of the floor lives.
+const AT_FLOOR: usize = 100;
 
 /// Plays the scene.
 pub(super) async fn scene(stage: &Stage) {
     headline(&format!("whole lives, {PAIRS} components and {PAIRS} clients at once"));
+    let bare = floor_us(stage).await;
     let supervisor = Supervisor::start(stage);
     let components = stage.members.peers(Role::Component, 0..PAIRS, supervisor.address);
     let names: Vec<_> = components.iter().map(|peer| peer.name.clone()).collect();
     let ledger = Arc::<Ledger>::default();
     let components = register(components, PAIRS).await;
-    let _working = work(components, &ledger);
+    let working = work(components, &ledger, Whose::Ours);
     let clients = clients(stage, PAIRS, &supervisor, &ledger);
     let stored = stored_bytes(&stage.domain);
     let clock = Clock::start(supervisor.id());
@@ -53,84 +51,120 @@ pub(super) async fn scene(stage: &Stage) {
     let stored = stored_bytes(&stage.domain).saturating_sub(stored);
     took_ms.sort_by(f64::total_cmp);
     println!(
-        "  {rate:.0} /s   p50 {:.1} p99 {:.1} ms   CPU {cpu:.1} us each, both processors \
-         would do {:.0} /s   store grows by {:.0} bytes each",
+        "  mpsup   {rate:.0} /s   p50 {:.1} p99 {:.1} ms   CPU {cpu:.1} us each, {:.1} times \
+         the floor   both processors would do {:.0} /s   store grows by {:.0} bytes each",
         percentile(&took_ms, 50.0),
         percentile(&took_ms, 99.0),
+        cpu / bare,
         2e6 / cpu,
         stored as f64 / count,
     );
     let word = if rate >= GOAL { "reached" } else { "MISSED" };
     println!("    {rate:.0} of at least {GOAL} /s: {word}");
+    drop((working, supervisor));
+
+    if let Some(theirs) = relayed::lives(stage).await {
+        let took_ms = sorted(theirs.lives.iter().map(|life| life.whole_ms));
+        println!(
+            "  reference, {} lives one after the other: {:.2} /s   p50 {:.0} ms   CPU {:.0} us \
+             each\n    ours are {:.0} times as many in a second, theirs cost {:.0} times as much: \
+             {WHY}",
+            took_ms.len(),
+            theirs.rate,
+            percentile(&took_ms, 50.0),
+            theirs.cpu_us,
+            rate / theirs.rate,
+            theirs.cpu_us / cpu,
+        );
+    }
 }
 
-/// Plays the scene of latency.
-pub(super) async fn latency(stage: &Stage) {
-    headline(&format!(
-        "from a client's specification to its component, {CONNECTED} components connected"
-    ));
-    let supervisor = Supervisor::start(stage);
-    let components =
-        stage.members.peers(Role::Component, 0..CONNECTED, supervisor.address);
-    let names: Vec<_> = components.iter().map(|peer| peer.name.clone()).collect();
-    let ledger = Arc::<Ledger>::default();
-    let components = register(components, 32).await;
-    let _working = work(components, &ledger);
-    let mut alone = clients(stage, 1, &supervisor, &ledger).pop().expect("there is one");
-    let (mut waited_ms, mut name) = (Vec::with_capacity(RUNS), names.iter().cycle());
-    for _ in 0..RUNS {
-        let name = name.next().expect("there are some");
-        waited_ms.push(arrival_ms(&mut alone, name).await);
-    }
-    tell("one client, one after the other", waited_ms);
+/// Measures the floor: peers of a bare server, as many as components and clients, that get
+/// the messages of a life sent back. Returns what a life costs, in microseconds.
+async fn floor_us(stage: &Stage) -> f64 {
+    let (server, address) = floor(&stage.domain);
+    let messages: Arc<[Bytes]> = messages().into();
+    let echoing = stage.members.peers(Role::Component, 0..2 * PAIRS, address);
+    let echoing = echo(echoing, 1, Arc::clone(&messages)).await;
+    let clock = Clock::start(server.id());
+    drop(echo(echoing, AT_FLOOR, Arc::clone(&messages)).await);
+    let count = (2 * PAIRS * AT_FLOOR) as f64;
+    let cpu = clock.used().as_secs_f64() * 1e6 / count;
+    println!(
+        "  bare axum, echoes of the {} messages of a life: {:.0} /s   CPU {cpu:.1} us each",
+        messages.len(),
+        count / clock.passed().as_secs_f64(),
+    );
+    cpu
+}
 
-    let mut asking = JoinSet::new();
-    for (index, mut client) in
-        clients(stage, PAIRS, &supervisor, &ledger).into_iter().enumerate()
-    {
-        let names: Vec<_> = names.iter().skip(index).step_by(PAIRS).cloned().collect();
-        asking.spawn(async move {
-            // Not all at the same instant.
-            let phase = PACE * u32::try_from(index).unwrap_or(0)
-                / u32::try_from(PAIRS).unwrap_or(1);
-            let mut pace =
-                tokio::time::interval_at(tokio::time::Instant::now() + phase, PACE);
-            let mut waited_ms = Vec::new();
-            for name in names {
-                pace.tick().await;
-                waited_ms.push(arrival_ms(&mut client, &name).await);
+/// Returns what is said in a life: the specification twice, the receipt, and the result
+/// twice.
+fn messages() -> [Bytes; 5] {
+    let specification = specification("com-0", 1, Whose::Ours);
+    let receipt = written(&Receipt::of(&specification).into());
+    let result = result(&specification, 17, 1);
+    let specification = written(&specification.into());
+    [specification.clone(), specification, receipt, result.clone(), result]
+}
+
+/// Has all peers send the messages so often, one after the other.
+async fn echo(peers: Vec<Peer>, times: usize, messages: Arc<[Bytes]>) -> Vec<Peer> {
+    each(peers, 2 * PAIRS, move |mut peer| {
+        let messages = Arc::clone(&messages);
+        async move {
+            for _ in 0..times {
+                for message in messages.iter() {
+                    drop(peer.must(post("/", 0, message.clone())).await);
+                }
             }
-            waited_ms
-        });
-    }
-    let waited_ms = asking.join_all().await.concat();
-    tell(&format!("{PAIRS} clients, 200 specifications a second in all"), waited_ms);
+            peer
+        }
+    })
+    .await
 }
 
-/// Prints how long specifications took.
-fn tell(name: &str, mut waited_ms: Vec<f64>) {
-    waited_ms.sort_by(f64::total_cmp);
-    let [p50, p99, max] = [50.0, 99.0, 100.0].map(|at| percentile(&waited_ms, at));
-    println!("  {name}: p50 {p50:.2}   p99 {p99:.2}   max {max:.2} ms");
-    verdict("p50", p50, MOST[0], "ms");
-    verdict("p99", p99, MOST[1], "ms");
+/// Sorts figures.
+pub(super) fn sorted(figures: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    figures
 }
 
-/// Lives a life; returns how long it took from the specification to its component.
-async fn arrival_ms(client: &mut Client, component: &str) -> f64 {
+/// Returns a time in milliseconds.
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// How long a life took.
+pub(super) struct Life {
+    /// From the specification to its component, in milliseconds.
+    pub(super) arrival_ms: f64,
+    /// From the specification to its result, in milliseconds.
+    pub(super) whole_ms: f64,
+}
+
+/// Lives a life.
+pub(super) async fn live(client: &mut Client, component: &str) -> Life {
     let sent = Instant::now();
     let accepted = client.specify(component).await;
     let accepted = accepted.unwrap_or_else(|refused| panic!("refused: {refused}"));
-    drop(client.redeem(&accepted).await);
+    let settled = client.redeem(&accepted).await;
+    let whole_ms = milliseconds(sent.elapsed());
+    assert!(is_right(&client.ledger, accepted.number, &settled), "{settled}");
     let arrival = client.ledger.arrival(accepted.number).expect("it has a result");
-    arrival.at.duration_since(sent).as_secs_f64() * 1e3
+    Life { arrival_ms: milliseconds(arrival.at.duration_since(sent)), whole_ms }
 }
 
 /// Sets registered components to work, until what is returned is dropped.
-pub(super) fn work(components: Vec<Peer>, ledger: &Arc<Ledger>) -> JoinSet<()> {
+pub(super) fn work(
+    components: Vec<Peer>,
+    ledger: &Arc<Ledger>,
+    whose: Whose,
+) -> JoinSet<()> {
     let mut working = JoinSet::new();
     for peer in components {
-        working.spawn(Component { peer, ledger: Arc::clone(ledger) }.work());
+        working.spawn(Component { peer, ledger: Arc::clone(ledger), whose }.work());
     }
     working
 }
@@ -144,7 +178,8 @@ pub(super) fn clients(
 ) -> Vec<Client> {
     let peers = stage.members.peers(Role::Client, 0..count, supervisor.address);
     let clients = peers.into_iter();
-    clients.map(|peer| Client { peer, ledger: Arc::clone(ledger) }).collect()
+    let client = |peer| Client { peer, ledger: Arc::clone(ledger), whose: Whose::Ours };
+    clients.map(client).collect()
 }
 
 /// Has clients live lives for a while, each with one component after the other; returns
@@ -167,7 +202,7 @@ pub(super) async fn together(
                     break;
                 }
                 client.live(name).await;
-                took_ms.push(started.elapsed().as_secs_f64() * 1e3);
+                took_ms.push(milliseconds(started.elapsed()));
             }
             (took_ms, client)
         });

@@ -1,6 +1,6 @@
 //! What a supervisor costs and keeps, under components and clients with mutual TLS over
 //! loopback, beside a bare axum server with the same TLS and, where it can do it at all, the
-//! reference supervisor in the same run.
+//! reference supervisor in the same run ([`relayed`]).
 //!
 //! The supervisor is the program, a process of its own with its store on disk. Components
 //! and clients are tasks of this process, each with an identity and a connection of its
@@ -8,16 +8,18 @@
 //! the processors with the supervisor: rates of one run tell less than processor time for
 //! each operation and its ratio to the floor.
 //!
-//! Scenes: [`registering`], [`polling`], [`delivering`], [`lives`] and their latency,
-//! [`size`] (memory, and cost with many components), and [`fall`]: the supervisor is
-//! killed, and nothing that it has accepted may be missing afterwards. That is the one
-//! scene that makes the program fail.
+//! Scenes: [`registering`], [`polling`], [`delivering`], [`lives`], [`latency`],
+//! [`size`] (memory, and cost with many components), [`million`] (memory over very many
+//! results; `-- million 100000` says how many), and [`fall`]: the supervisor is killed, and
+//! nothing that it has accepted may be missing afterwards. That is the one scene that makes
+//! the program fail.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::cast_precision_loss, reason = "figures are small")]
 
 mod actors;
 mod delivering;
+mod descriptors;
 #[expect(dead_code, reason = "each bench needs its part")]
 #[path = "../component/domain.rs"]
 mod domain;
@@ -27,11 +29,14 @@ mod fall;
 #[expect(dead_code, reason = "each bench needs its part")]
 #[path = "../component/figures.rs"]
 mod figures;
+mod latency;
 mod lives;
+mod million;
 mod peer;
 mod polling;
 mod reference;
 mod registering;
+mod relayed;
 mod servers;
 mod size;
 #[expect(dead_code, reason = "each user needs its part")]
@@ -68,12 +73,17 @@ struct Stage {
 /// Plays the scenes that are named, or all of them.
 fn play(words: &[&str]) -> ExitCode {
     let started = Instant::now();
+    descriptors::raise();
     let names_some = SCENES.iter().any(|name| words.contains(name));
     let is_played = |name: &str| !names_some || words.contains(&name);
     let domain = domain::Domain::new();
     let members = Members::new(&domain);
-    let compares = is_played("registrations") || is_played("polls");
+    let compares = COMPARING.into_iter().any(is_played);
     let reference = if compares { Reference::install() } else { None };
+    let count = words.iter().find_map(|word| word.parse().ok());
+    let is_named = words.contains(&"million");
+    let results =
+        count.unwrap_or(if is_named { million::NAMED } else { million::AMONG_ALL });
     let stage = Stage { domain, members, reference };
     let mut is_sound = true;
     block_on(async {
@@ -83,9 +93,10 @@ fn play(words: &[&str]) -> ExitCode {
                 "polls" => polling::scene(&stage).await,
                 "results" => delivering::scene(&stage).await,
                 "lives" => lives::scene(&stage).await,
-                "latency" => lives::latency(&stage).await,
+                "latency" => latency::scene(&stage).await,
                 "memory" => size::memory(&stage).await,
                 "scale" => size::scale(&stage).await,
+                "million" => million::scene(&stage, results).await,
                 "restart" => fall::restart(&stage).await,
                 _ => is_sound &= fall::crash(&stage).await,
             }
@@ -96,7 +107,7 @@ fn play(words: &[&str]) -> ExitCode {
 }
 
 /// The scenes, in their order. `cargo bench` adds arguments of its own.
-const SCENES: [&str; 9] = [
+const SCENES: [&str; 10] = [
     "registrations",
     "polls",
     "results",
@@ -104,6 +115,11 @@ const SCENES: [&str; 9] = [
     "latency",
     "memory",
     "scale",
+    "million",
     "restart",
     "crash",
 ];
+
+/// The scenes in which the reference plays.
+const COMPARING: [&str; 6] =
+    ["registrations", "polls", "results", "lives", "latency", "memory"];

@@ -58,17 +58,19 @@ pub(super) async fn scene(stage: &Stage) {
     drop((components, supervisor));
 
     if let Some(reference) = &stage.reference {
-        let (server, address) = reference.supervisor(&stage.domain);
-        let components = stage.members.peers(Role::Component, 0..COMPONENTS, address);
+        let relay = reference.supervisor(&stage.domain);
+        let components =
+            stage.members.peers(Role::Component, 0..COMPONENTS, relay.components);
         let asks = components.into_iter().map(|peer| (registration(&peer.name), peer));
         let components = each(asks.collect(), COMPONENTS, |(ask, mut peer)| async move {
             drop(peer.must(ask).await);
             peer
         })
         .await;
-        let clock = Clock::start(server.id());
+        let clock = Clock::start(relay.id());
         drop(repeat(components, AT_REFERENCE, &Bytes::new()).await);
-        tell("reference", &clock, COMPONENTS * AT_REFERENCE);
+        let theirs = tell("reference", &clock, COMPONENTS * AT_REFERENCE);
+        println!("    {:.0} times ours", theirs / ours.median());
     }
 }
 

@@ -35,20 +35,22 @@ impl Reference {
         None
     }
 
-    /// Starts a supervisor; returns it with where components find it.
-    pub(super) fn supervisor(&self, domain: &Domain) -> (Program, SocketAddr) {
-        let (components, clients) = (free_port(), free_port());
+    /// Starts a supervisor.
+    pub(super) fn supervisor(&self, domain: &Domain) -> Relay {
+        let [components, clients] = [free_port(), free_port()]
+            .map(|port| SocketAddr::new(ADDRESS.parse().expect("it is one"), port));
+        let [components_port, clients_port] = [components.port(), clients.port()];
         let pki = domain.path().join("pki").display().to_string();
         let text = format!(
             "[TLS]\ncert = {pki}/sup-1.crt\nkey = {pki}/sup-1.key\nca-chain = {pki}/ca.crt\n\n\
-             [Roles]\nBench.Clients.cli-1 = admin\n\n[Authorizations]\nping = admin\n\n\
-             [client]\nworkflow = component-initiated\nlisten-port = {components}\n\
-             listen-spec-link = https://{ADDRESS}:{components}/\n\
+             [Roles]\nBench.Clients.cli-0 = admin\n\n[Authorizations]\nbench = admin\n\n\
+             [client]\nworkflow = component-initiated\nlisten-port = {components_port}\n\
+             listen-spec-link = https://{components}/\n\
              registration-path = register/capability\n\
              specification-path = show/specification\nresult-path = register/result\n\
              component-urls =\n\n[component]\nworkflow = client-initiated\n\
-             scheduler_max_results = 20\nlisten-port = {clients}\n\
-             listen-cap-link = https://{ADDRESS}:{clients}/\n"
+             scheduler_max_results = 20\nlisten-port = {clients_port}\n\
+             listen-cap-link = https://{clients}/\n"
         );
         let config = domain.path().join("reference.conf");
         fs::write(&config, text).expect("the folder is ours");
@@ -69,11 +71,28 @@ impl Reference {
         let log = log.expect("the folder is ours");
         let other = log.try_clone().expect("files can be shared");
         let program = Program::start_with(program, log.into(), other.into());
-        let address = SocketAddr::new(ADDRESS.parse().expect("it is one"), components);
-        while std::net::TcpStream::connect(address).is_err() {
-            std::thread::sleep(LOOK_AGAIN);
+        for address in [components, clients] {
+            while std::net::TcpStream::connect(address).is_err() {
+                std::thread::sleep(LOOK_AGAIN);
+            }
         }
-        (program, address)
+        Relay { program, components, clients }
+    }
+}
+
+/// A supervisor of the reference, which forgets everything at its end.
+pub(super) struct Relay {
+    program: Program,
+    /// Where it listens for components.
+    pub(super) components: SocketAddr,
+    /// Where it listens for clients, of which the first may use everything.
+    pub(super) clients: SocketAddr,
+}
+
+impl Relay {
+    /// Returns the number of the process.
+    pub(super) fn id(&self) -> u32 {
+        self.program.id()
     }
 }
 

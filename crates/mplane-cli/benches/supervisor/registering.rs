@@ -52,11 +52,12 @@ pub(super) async fn scene(stage: &Stage) {
     drop((components, supervisor));
 
     if let Some(reference) = &stage.reference {
-        let (server, address) = reference.supervisor(&stage.domain);
-        let components = self::components(stage, AT_REFERENCE, address);
-        let clock = Clock::start(server.id());
+        let relay = reference.supervisor(&stage.domain);
+        let components = self::components(stage, AT_REFERENCE, relay.components);
+        let clock = Clock::start(relay.id());
         drop(post_all(components, path::REGISTER_CAPABILITY).await);
-        tell("reference, over a new connection", &clock, AT_REFERENCE);
+        let theirs = tell("reference, over a new connection", &clock, AT_REFERENCE);
+        println!("    {:.0} times ours", theirs / new);
     }
 }
 

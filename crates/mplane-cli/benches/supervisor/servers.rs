@@ -27,12 +27,17 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Starts one with an empty store.
     pub(super) fn start(stage: &Stage) -> Self {
+        Self::start_keeping(stage, "")
+    }
+
+    /// Starts one with an empty store, and keys that say what it keeps how long.
+    pub(super) fn start_keeping(stage: &Stage, keys: &str) -> Self {
         // Mostly there is none.
         drop(fs::remove_dir_all(data(&stage.domain)));
         let address = SocketAddr::new(ADDRESS.parse().expect("it is one"), free_port());
         let configuration = format!(
             "[tls]\nca-chain = \"pki/ca.crt\"\ncert = \"pki/sup-1.crt\"\n\
-             key = \"pki/sup-1.key\"\n\n[supervisor]\ndata = \"{DATA}\"\n\n\
+             key = \"pki/sup-1.key\"\n\n[supervisor]\ndata = \"{DATA}\"\n{keys}\n\
              [supervisor.listener]\naddress = \"{address}\"\n"
         );
         let (program, log) = stage.domain.start_as(MPSUP, "sup-1", &configuration);
