@@ -146,6 +146,8 @@ struct ComponentQuery {
 #[serde(deny_unknown_fields)]
 struct MeasurementQuery {
     label: Option<String>,
+    /// Part of the identity of who does it.
+    component: Option<String>,
     state: Option<String>,
     /// Whether something is kept of what came.
     #[serde(default)]
@@ -234,7 +236,8 @@ async fn measurements(
     }
     let filter = Filter {
         client: Some(peer.identity),
-        component: None,
+        client_part: None,
+        component_part: query.component,
         label: query.label,
         state: query.state,
         is_kept: query.kept,

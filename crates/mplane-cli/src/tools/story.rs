@@ -58,6 +58,13 @@ pub struct MeasurementsArgs {
     /// or lost
     #[arg(long, value_parser = ["queued", "handed", "promised", "result", "exception", "interrupted", "lost"])]
     state: Option<String>,
+    /// Only those of components with this text in their identity
+    #[arg(long, value_name = "TEXT")]
+    component: Option<String>,
+    /// Only those of clients with this text in their identity; over the network each client
+    /// is told of its own
+    #[arg(long, value_name = "TEXT")]
+    client: Option<String>,
     /// Only those before this one, as the end of a page tells
     #[arg(long, value_name = "ID")]
     before: Option<u64>,
@@ -77,6 +84,13 @@ pub struct ResultsArgs {
     /// Only those with this text in their label or that of their capability
     #[arg(long, conflicts_with = "token")]
     label: Option<String>,
+    /// Only those of components with this text in their identity
+    #[arg(long, value_name = "TEXT", conflicts_with = "token")]
+    component: Option<String>,
+    /// Only those of clients with this text in their identity; over the network each client
+    /// is told of its own
+    #[arg(long, value_name = "TEXT", conflicts_with = "token")]
+    client: Option<String>,
     /// Only those before this one, as the end of a page tells
     #[arg(long, value_name = "ID", conflicts_with = "token")]
     before: Option<u64>,
@@ -189,6 +203,19 @@ fn escape(text: &str, url: &mut String) {
     }
 }
 
+/// Refuses to choose clients over the network.
+fn refuse_client(client: Option<&str>) -> Result<(), Failure> {
+    match client {
+        Some(_) => Err(Told(
+            "over the network a client is told of its own specifications; --client is for \
+             the configuration of a supervisor on this machine"
+                .into(),
+        )
+        .into()),
+        None => Ok(()),
+    }
+}
+
 /// Prints JSON.
 fn print_json(output: &mut Output, what: &impl Serialize) -> Result<(), Failure> {
     output.line(serde_json::to_string_pretty(what)?);
@@ -251,6 +278,13 @@ fn tell(output: &mut Output, story: &Story) {
         [format!("  {}", step.at), step.what.clone(), detail]
     });
     output.line(table(&["  when (UTC)", "what", "more"], rows));
+    if !story.parts.is_empty() {
+        let rows = story.parts.iter().map(|part| {
+            let label = part.label.clone().unwrap_or_default();
+            [format!("  {}", part.component), part.state.clone(), label]
+        });
+        output.line(table(&["  component", "state", "its own story: why"], rows));
+    }
     if let Some(deadline) = about.deadline.as_ref().filter(|_| about.settled.is_none()) {
         output.line(format_args!("  It is given up at {deadline} if nothing comes."));
     }
@@ -277,16 +311,20 @@ impl MeasurementsArgs {
             Source::Files(archive, _) => {
                 let filter = Filter {
                     label: self.label.clone(),
+                    client_part: self.client.clone(),
+                    component_part: self.component.clone(),
                     state: self.state.clone(),
                     ..Filter::default()
                 };
                 archive.measurements(filter, self.before, self.limit).await?
             }
             Source::Network(http, base) => {
+                refuse_client(self.client.as_deref())?;
                 let path = query(
                     "/measurements",
                     &[
                         ("label", self.label.clone()),
+                        ("component", self.component.clone()),
                         ("state", self.state.clone()),
                         ("before", self.before.map(|before| before.to_string())),
                         ("limit", Some(self.limit.to_string())),
@@ -333,16 +371,20 @@ impl ResultsArgs {
             Source::Files(archive, _) => {
                 let filter = Filter {
                     label: self.label.clone(),
+                    client_part: self.client.clone(),
+                    component_part: self.component.clone(),
                     is_kept: true,
                     ..Filter::default()
                 };
                 archive.measurements(filter, self.before, self.limit).await?
             }
             Source::Network(http, base) => {
+                refuse_client(self.client.as_deref())?;
                 let path = query(
                     "/measurements",
                     &[
                         ("label", self.label.clone()),
+                        ("component", self.component.clone()),
                         ("kept", Some("true".to_owned())),
                         ("before", self.before.map(|before| before.to_string())),
                         ("limit", Some(self.limit.to_string())),

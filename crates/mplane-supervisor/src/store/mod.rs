@@ -36,7 +36,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::read::shown;
 pub use self::read::{
-    Filter, Known, Measurement, Offered, PAGE, Page, Refused, Saved, Step, Stories,
+    Filter, Known, Measurement, Offered, PAGE, Page, Part, Refused, Saved, Step, Stories,
     Story, Told, Whole,
 };
 use self::rows::{find, life_of, note, write_life};

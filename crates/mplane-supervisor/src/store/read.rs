@@ -124,6 +124,19 @@ pub struct Story {
     pub hand_outs: u32,
     /// What happened, in order.
     pub steps: Vec<Step>,
+    /// Of one for many components: what became of each part.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a specification for many components, which has a story of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// Who does it.
+    pub component: String,
+    /// Its label: its story can be asked for by it.
+    pub label: Option<String>,
+    /// Its state, as of a measurement.
+    pub state: String,
 }
 
 /// A specification that was not accepted.
@@ -167,8 +180,10 @@ pub(crate) fn shown(at: Timestamp) -> String {
 pub struct Filter {
     /// Who asked.
     pub client: Option<Identity>,
-    /// Who does it.
-    pub component: Option<Identity>,
+    /// Part of the identity of who asked, as text.
+    pub client_part: Option<String>,
+    /// Part of the identity of who does it, as text.
+    pub component_part: Option<String>,
     /// Part of the label, of the client or of the capability.
     pub label: Option<String>,
     /// The state.
@@ -577,6 +592,15 @@ fn read_measurement(row: &Row<'_>) -> rusqlite::Result<Measurement> {
     })
 }
 
+/// Returns the identities, of those that a query finds, whose text has a part: an array in JSON.
+fn named(connection: &Connection, query: &str, part: &str) -> rusqlite::Result<String> {
+    let mut statement = connection.prepare(query)?;
+    let known = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let known: Vec<String> = known.collect::<Result<_, _>>()?;
+    let named = known.iter().filter(|text| identity(text).to_string().contains(part));
+    Ok(serde_json::json!(named.collect::<Vec<_>>()).to_string())
+}
+
 /// Lists measurements.
 fn list(
     connection: &Connection,
@@ -593,8 +617,14 @@ fn list(
     if let Some(client) = &filter.client {
         add("client = ?", identity_text(client).into());
     }
-    if let Some(component) = &filter.component {
-        add("component = ?", identity_text(component).into());
+    for (column, query, part) in [
+        ("client", "SELECT DISTINCT client FROM specification", &filter.client_part),
+        ("component", "SELECT identity FROM component", &filter.component_part),
+    ] {
+        if let Some(part) = part {
+            let condition = format!("{column} IN (SELECT value FROM json_each(?))");
+            add(&condition, named(connection, query, part)?.into());
+        }
     }
     if let Some(state) = &filter.state {
         add("state = ?", state.clone().into());
@@ -644,9 +674,18 @@ fn stories(
     let mut steps = connection.prepare(
         "SELECT at_us, what, detail FROM step WHERE specification = ?1 ORDER BY number",
     )?;
+    let mut parts = connection.prepare(
+        "SELECT component, label, state FROM specification WHERE parent = ?1 ORDER BY id",
+    )?;
     let found = statement.query_map(params![token, client], |row| {
         let measurement = read_measurement(row)?;
-        let steps = steps.query_map(params![row.get::<_, i64>(0)?], |row| {
+        let id: i64 = row.get(0)?;
+        let parts = parts.query_map(params![id], |row| {
+            let component: String = row.get(0)?;
+            let component = identity(&component).to_string();
+            Ok(Part { component, label: row.get(1)?, state: row.get(2)? })
+        })?;
+        let steps = steps.query_map(params![id], |row| {
             Ok(Step {
                 at: shown(time(row.get(0)?)),
                 what: row.get(1)?,
@@ -658,6 +697,7 @@ fn stories(
             handed_token: row.get(12)?,
             hand_outs: row.get::<_, i64>(13)?.try_into().unwrap_or(u32::MAX),
             steps: steps.collect::<Result<_, _>>()?,
+            parts: parts.collect::<Result<_, _>>()?,
         })
     })?;
     let stories = found.collect::<Result<_, _>>()?;

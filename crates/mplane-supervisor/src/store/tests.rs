@@ -18,11 +18,11 @@ pub(super) fn after(seconds: i64) -> Timestamp {
     NOON + SignedDuration::from_secs(seconds)
 }
 
-fn probe(name: &str) -> Identity {
+pub(super) fn probe(name: &str) -> Identity {
     Identity::new(["Demo", "Components", name].map(Into::into), Some("Components"))
 }
 
-fn client(name: &str) -> Identity {
+pub(super) fn client(name: &str) -> Identity {
     Identity::new(["Demo", "Clients", name].map(Into::into), Some("Clients"))
 }
 
@@ -267,6 +267,9 @@ async fn an_interrupt_is_handed_out_once_to_who_has_the_specification() {
 #[tokio::test]
 async fn measurements_are_listed_by_page_and_condition() {
     let bench = Bench::new();
+    let (features, dialect) = (Features::OURS, Dialect::Envelope);
+    let offered = capability("counted");
+    bench.store.register(&probe("a"), &offered, features, dialect, NOON).await.unwrap();
     for number in 0..5 {
         let (id, _) = bench.accept("me", &format!("t{number}"), "a").await;
         if number % 2 == 0 {
@@ -289,7 +292,8 @@ async fn measurements_are_listed_by_page_and_condition() {
         client: Some(client("me")),
         state: Some("result".into()),
         label: Some("counted".into()),
-        component: Some(probe("a")),
+        client_part: None,
+        component_part: Some("Components.a".into()),
         is_kept: true,
     };
     assert_eq!(list(mine, None, 10).await.0, ["t4", "t2", "t0"]);
@@ -310,66 +314,133 @@ async fn a_copy_is_a_store_and_what_is_none_is_refused() {
     assert!(error.contains("is no store of a supervisor"), "{error}");
 }
 
-#[tokio::test]
-async fn a_database_that_another_program_locks_is_waited_for() {
-    let bench = Bench::new();
-    let (control, _) = files(bench.folder.path());
-    let mut other = Connection::open(control).unwrap();
-    let held = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
-    let held = held.unwrap();
-    let mut accept = Box::pin(bench.accept("me", "t", "a"));
-    tokio::select! {
-        biased;
-        _ = &mut accept => panic!("accepted while the database is locked"),
-        () = std::future::ready(()) => {}
-    }
-    // Reading goes on meanwhile.
-    assert!(bench.store.told(&client("me"), &token("t")).await.unwrap().is_none());
-    held.rollback().unwrap();
-    assert_eq!(accept.await.1, Acceptance::New);
-    assert!(bench.store.told(&client("me"), &token("t")).await.unwrap().is_some());
+/// A specification for components together, with a part for each.
+async fn accept_all(bench: &Bench, name: &str, components: &[&str]) -> (Id, Vec<Id>) {
+    let specification = Specification::of(&capability("counted"));
+    let new = |id: Id, name: String, component: Identity| New {
+        id,
+        client: client("me"),
+        token: token(&name),
+        label: Some(format!("counted-{name}")),
+        component,
+        handed_token: token(&format!("handed-{}", id.0)),
+        capability: CapabilityName::of(&capability("counted")),
+        asked: specification.clone().into(),
+        handed: specification.clone().into(),
+        deadline: Some(after(100)),
+    };
+    let whole = bench.store.next_id();
+    let everybody = Identity::new(["*".into()], None);
+    let parts = components.iter().map(|component| {
+        let id = bench.store.next_id();
+        new(id, format!("{name}-{component}"), probe(component))
+    });
+    let parts: Vec<_> = parts.collect();
+    let ids = parts.iter().map(|part| part.id).collect();
+    let new = New { deadline: None, ..new(whole, name.into(), everybody) };
+    let accepted = bench.store.accept_all(new, parts, ROOM, NOON).await.unwrap();
+    assert_eq!(accepted, Acceptance::New);
+    (whole, ids)
 }
 
 #[tokio::test]
-async fn a_log_that_ends_early_or_in_rubbish_costs_the_latest_steps_alone() {
-    const ACCEPTED: usize = 30;
+async fn one_for_many_is_complete_when_its_last_part_has_ended() {
     let bench = Bench::new();
-    for number in 0..ACCEPTED {
-        bench.accept("me", &format!("t{number}"), "a").await;
+    let (whole, parts) = accept_all(&bench, "w", &["a", "b"]).await;
+    let complete = async |one| {
+        let complete = bench.store.complete(one).await.unwrap();
+        complete.iter().map(|whole| whole.reported.id).collect::<Vec<_>>()
+    };
+    for (component, part) in ["a", "b"].into_iter().zip(&parts) {
+        assert!(
+            complete(None).await.is_empty() && complete(Some(whole)).await.is_empty()
+        );
+        assert_eq!(bench.fetch(component, NOON).await, [*part]);
+        bench.deliver(*part, component, result(1)).await;
+        assert_eq!(bench.store.parent(*part).await.unwrap(), Some(whole));
     }
-    let (control, results) = files(bench.folder.path());
-    let log = |database: &Path| PathBuf::from(format!("{}-wal", database.display()));
-    let whole = std::fs::read(log(&control)).unwrap();
-    let mut last = 0;
-    // Parts of the log as a machine that loses its power may leave it.
-    for eighths in 0..=8 {
-        let kept = whole.len() * eighths / 8;
-        for rubbish in [&b""[..], &[0xa5; 5_000]] {
-            let folder = tempfile::tempdir().unwrap();
-            let (control_copy, results_copy) = files(folder.path());
-            for (from, to) in [(&control, &control_copy), (&results, &results_copy)] {
-                std::fs::copy(from, to).unwrap();
-            }
-            std::fs::copy(log(&results), log(&results_copy)).unwrap();
-            std::fs::write(log(&control_copy), [&whole[..kept], rubbish].concat())
-                .unwrap();
-            let store = Store::open(folder.path()).unwrap();
-            let mut found = Vec::new();
-            for number in 0..ACCEPTED {
-                let name = format!("t{number}");
-                let known = store.told(&client("me"), &token(&name)).await.unwrap();
-                let stories = store.stories(name, None).await.unwrap().stories;
-                let steps: usize = stories.iter().map(|story| story.steps.len()).sum();
-                assert_eq!(known.is_some(), steps == 1, "a specification has its story");
-                found.push(known.is_some());
-            }
-            let count = found.iter().take_while(|found| **found).count();
-            assert!(!found[count..].contains(&true), "{found:?}");
-            assert!(count >= last, "the more is kept of the log, the more is known");
-            last = count;
-            let bench = Bench { store, folder };
-            assert_eq!(bench.accept("me", "next", "a").await.1, Acceptance::New);
-        }
+    assert_eq!(complete(Some(whole)).await, [whole]);
+    assert_eq!(complete(None).await, [whole], "also after a restart");
+    assert!(complete(Some(parts[0])).await.is_empty(), "it is none itself");
+    let told = bench.store.parts(whole).await.unwrap();
+    assert!(told.iter().all(|(_, _, has_ended)| *has_ended), "{told:?}");
+    let stories = bench.store.stories("w".into(), Some(client("me"))).await.unwrap();
+    let states: Vec<_> = stories.stories[0].parts.iter().map(|it| &*it.state).collect();
+    assert_eq!(states, ["result", "result"]);
+}
+
+#[tokio::test]
+async fn results_so_far_are_kept_and_told_until_others_come() {
+    let bench = Bench::new();
+    let (id, _) = bench.accept("me", "t", "a").await;
+    bench.fetch("a", NOON).await;
+    assert!(bench.store.is_unanswered(&probe("a")).await.unwrap());
+    let handed = token(&format!("handed-{}", id.0));
+    bench.store.promised(&probe("a"), &handed, NOON).await.unwrap().unwrap();
+    assert!(!bench.store.is_unanswered(&probe("a")).await.unwrap());
+    assert_eq!(bench.store.ask_progress(id, NOON).await.unwrap(), Effect::Wake);
+    assert_eq!(bench.fetch("a", NOON).await, [id]);
+    // What it was asked for may not have arrived.
+    assert!(bench.store.is_unanswered(&probe("a")).await.unwrap());
+    let restarted = bench.store.restarted(vec![probe("a")], "again", NOON).await.unwrap();
+    assert_eq!(restarted, [probe("a")]);
+    assert_eq!(bench.fetch("a", NOON).await, [id]);
+    for count in 1..3 {
+        let so_far = (0..count).map(result).collect();
+        let so_far = mplane::message::Envelope::of(so_far).into();
+        assert_eq!(bench.deliver(id, "a", so_far).await, Effect::Progress);
+        let told = bench.store.told(&client("me"), &token("t")).await.unwrap();
+        let Some(Told::Pending(known, Some(_))) = told else { panic!("{told:?}") };
+        assert!(known.life.has_results);
     }
-    assert_eq!(last, ACCEPTED);
+    assert!(!bench.store.has_ended(&client("me"), &token("t")).await.unwrap());
+    bench.deliver(id, "a", result(9)).await;
+    assert!(bench.store.has_ended(&client("me"), &token("t")).await.unwrap());
+    let unredeemed = bench.store.unredeemed(&client("me")).await.unwrap();
+    assert_eq!(unredeemed, [(id, token("t"))]);
+    bench.store.redeemed(id, NOON);
+    bench.store.redeemed(id, NOON);
+    // The next write is behind them.
+    bench.accept("me", "u", "a").await;
+    let steps = bench.steps("t").await;
+    assert_eq!(steps.iter().filter(|step| *step == "redeemed").count(), 1);
+}
+
+#[tokio::test]
+async fn each_client_has_its_refusals_and_the_latest_of_them() {
+    let bench = Bench::new();
+    let refuse = async |who: &str, serial: i64| {
+        let (client, name) = (client(who), token(&format!("t{serial}")));
+        let label = Some("counted");
+        bench.store.refuse(&client, &name, label, "no".into(), NOON).await.unwrap();
+    };
+    refuse("you", 0).await;
+    for serial in 0..=REFUSALS + 1 {
+        refuse("me", serial).await;
+    }
+    let refused = async |who: &str, serial: i64| {
+        let stories = bench.store.stories(format!("t{serial}"), Some(client(who))).await;
+        stories.unwrap().refused.len()
+    };
+    assert_eq!(refused("you", 0).await, 1, "others do not cost it");
+    assert_eq!((refused("me", 0).await, refused("me", 1).await), (0, 0));
+    assert_eq!(refused("me", REFUSALS + 1).await, 1);
+}
+
+#[tokio::test]
+async fn why_something_is_lost_does_not_cover_what_came_after_all() {
+    let bench = Bench::new();
+    let (id, _) = bench.accept("me", "t", "a").await;
+    bench.fetch("a", NOON).await;
+    let handed = token(&format!("handed-{}", id.0));
+    let reported = bench.store.reported(&probe("a"), &handed).await.unwrap().unwrap();
+    // Its time runs out while the result is on its way into the store.
+    bench.store.expire(after(101)).await.unwrap();
+    let event = Event::Delivered(End::Result);
+    let stepped = bench.store.delivered(&reported, event, &result(1), after(101)).await;
+    assert_eq!(stepped.unwrap().effect, Effect::TooLate);
+    bench.store.keep_reason(id, &result(2), after(101)).await.unwrap();
+    let kept = bench.store.result(id).await.unwrap();
+    assert_eq!(kept, Some(message_text(&result(1))));
+    assert_eq!(bench.steps("t").await.last().unwrap(), "delivered too late");
 }
