@@ -11,6 +11,9 @@ mod lab;
 mod machine;
 mod metrics;
 mod plain;
+#[expect(dead_code, reason = "each ring uses its part")]
+#[path = "../support/raw.rs"]
+mod raw;
 mod reload;
 mod restart;
 mod ri;
