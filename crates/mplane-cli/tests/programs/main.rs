@@ -2,6 +2,7 @@
 //! them: certificates from `mplane pki`, configurations in TOML, ports from the log.
 
 mod access;
+mod called;
 mod disk;
 mod domain;
 mod faults;
