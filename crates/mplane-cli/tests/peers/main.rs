@@ -237,6 +237,34 @@ fn our_client_interrupts_a_reference_component_and_hears_of_its_failures() {
 }
 
 #[test]
+fn our_supervisor_calls_a_reference_component_for_a_reference_client() {
+    over_each_transport(|peers| {
+        let called = peers.port();
+        let mut component = peers.reference_listening_component(called);
+        peers.wait_for_port(called);
+        let (_supervisor, port) = peers.our_calling_supervisor(called);
+        peers.wait_for_capability(port, "peer-fail");
+        let mut shell = peers.reference_client(port);
+        shell.send("set destination.ip4 127.0.0.1");
+        shell.send("when now + 1h / 1s");
+        shell.send("runcap peer-slow");
+        shell.send("when now + 2s / 1s");
+        shell.send("runcap ping-average-ip4");
+        shell.send("when now");
+        shell.send("runcap peer-fail");
+        shell.send("when repeat now + 4s / 2s { now + 1s / 1s }");
+        shell.send("runcap ping-average-ip4");
+        component.wait_for(Stream::Out, &["Scheduling", "peer-slow"]);
+        shell.wait_for_answer("listmeas", "peer-fail always fails");
+        shell.send("stopmeas peer-slow-0");
+        for label in ["peer-slow-0", "ping-average-ip4-1", "ping-average-ip4-3"] {
+            shell.wait_for_result(label);
+        }
+        component.wait_for(Stream::Out, &["Interrupting peer-slow"]);
+    });
+}
+
+#[test]
 fn a_reference_component_comes_when_our_supervisor_says() {
     over_each_transport(|peers| {
         let (_supervisor, port) = peers.our_supervisor();

@@ -124,8 +124,23 @@ impl Peers {
 
     /// Starts our supervisor; returns it with its port.
     pub(crate) fn our_supervisor(&self) -> (Program, u16) {
+        self.our_supervisor_with("")
+    }
+
+    /// Starts our supervisor, which calls a component at a port; returns it with its port.
+    pub(crate) fn our_calling_supervisor(&self, component: u16) -> (Program, u16) {
+        self.our_supervisor_with(&format!(
+            "\n[[supervisor.component]]\nurl = \"{}\"\n{}",
+            self.url(component),
+            self.key()
+        ))
+    }
+
+    /// Starts our supervisor with more sections; returns it with its port.
+    fn our_supervisor_with(&self, sections: &str) -> (Program, u16) {
         let section = format!(
-            "[registries]\npreload = [\"{}\"]\n\n[supervisor.listener]\naddress = \"{}:0\"\n{}",
+            "[registries]\npreload = [\"{}\"]\n\n[supervisor.listener]\naddress = \"{}:0\"\n\
+             {}{sections}",
             interop("registry/loopback.json").display(),
             self.address,
             self.key()

@@ -1,13 +1,17 @@
 //! Components and supervisors whose disk is full: they refuse what they cannot keep, and go on
 //! with what they have.
 
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::Instant;
+
 use nix::sys::signal::Signal;
 
 use crate::domain::{
-    Domain, MPCOM, MPSUP, TCP, address_in, check_result, daemon, measure,
+    Domain, MPCOM, MPSUP, TCP, address_in, check_result, daemon, get, measure,
 };
 use crate::machine::{inside, works};
-use crate::support::{Program, Stream};
+use crate::support::{DEADLINE, LOOK_AGAIN, Program, Stream};
 
 /// Makes a file system of one megabyte under a folder, for this program alone.
 const SMALL_DISK: &str =
@@ -62,11 +66,14 @@ fn a_supervisor_whose_disk_is_full_goes_on_when_there_is_room() {
     if !works(&own) {
         return;
     }
-    let section = "[supervisor]\ndata = \"disk/store\"\n\n[supervisor.listener]\naddress = \
-                   \"127.0.0.1:0\"\n";
+    let section = "[metrics]\naddress = \"127.0.0.1:0\"\n\n[supervisor]\ndata = \
+                   \"disk/store\"\n\n[supervisor.listener]\naddress = \"127.0.0.1:0\"\n";
     let config = domain.configure("supervisor.toml", "sup-1", section);
     let mut supervisor = Program::start(inside(&own, &daemon(MPSUP, &config)));
     let address = address_in(&supervisor.wait_for(Stream::Err, &["\"supervises\""]));
+    let told = supervisor.wait_for(Stream::Err, &["\"tells metrics and health\""]);
+    let health = address_in(&told);
+    until_ready(health, "200");
     let mut component = domain.component(address);
     let mut first = domain.shell_of("cli-1", address);
     let commands = format!("{}; wait", measure(address.port(), "now + 3s / 1s"));
@@ -80,11 +87,27 @@ fn a_supervisor_whose_disk_is_full_goes_on_when_there_is_room() {
     assert!(output.err.contains(refusal), "{output:#?}");
     // It cannot take the result either: the component keeps it and comes again.
     component.wait_for(Stream::Err, &["cannot deliver, tries again", "503"]);
+    until_ready(health, "503");
     let filler = format!("/proc/{}/root{disk}/filler", supervisor.id());
     std::fs::remove_file(filler).expect("it is on the disk of the supervisor");
     check_result(&first.finish().expect(0));
     let again = format!("{}; wait", measure(address.port(), "now + 1s / 1s"));
     check_result(&domain.shell(address, &again).expect(0));
+    until_ready(health, "200");
     supervisor.signal(Signal::SIGTERM);
     supervisor.finish().expect(0);
+}
+
+/// Looks until a program says with this status whether it can do its work.
+fn until_ready(health: SocketAddr, status: &str) {
+    let started = Instant::now();
+    loop {
+        let answer = get(health, "/readyz", "Host: health");
+        if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
+            return;
+        }
+        // It looks every 30 s.
+        assert!(started.elapsed() < 2 * DEADLINE, "{answer}");
+        sleep(LOOK_AGAIN);
+    }
 }

@@ -2,6 +2,7 @@
 //! them: certificates from `mplane pki`, configurations in TOML, ports from the log.
 
 mod access;
+mod called;
 mod disk;
 mod domain;
 mod faults;
@@ -11,6 +12,9 @@ mod lab;
 mod machine;
 mod metrics;
 mod plain;
+#[expect(dead_code, reason = "each ring uses its part")]
+#[path = "../support/raw.rs"]
+mod raw;
 mod reload;
 mod restart;
 mod ri;

@@ -4,13 +4,17 @@ use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::thread::sleep;
+use std::thread::{sleep, spawn};
 use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::domain::{
     Domain, MPCLI, MPCOM, MPSUP, TCP, address_in, check_result, daemon, initiator,
     measure,
 };
+use crate::raw::{MPLANE, Raw};
 use crate::support::{DEADLINE, LOOK_AGAIN, Program, Stream, command, run};
 
 /// Writes the lists of certificate files, the users and the capabilities that it has.
@@ -215,4 +219,178 @@ fn a_label_that_is_a_number_wins_over_the_index() {
         let output = domain.shell(address, commands).expect(1);
         assert!(output.err.contains(told), "{commands}: {output:#?}");
     }
+}
+
+/// What its supervisor was recorded to answer its component and its client.
+const RECORD: &str =
+    include_str!("../../../mplane-supervisor/vectors/client-supervisor-probe.json");
+
+/// Who the component was.
+const RECORDED: &str = "org.mplane.Test.Components.Component-1";
+
+/// Returns the text at a key.
+fn text<'a>(exchange: &'a Value, key: &str) -> &'a str {
+    exchange[key].as_str().unwrap_or_default()
+}
+
+/// Reads JSON.
+#[track_caller]
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// Returns the one specification that a component was handed as an array; `None` if there is
+/// none yet.
+fn fetch(component: &Raw) -> Option<Value> {
+    let fetched = component.get("/show/specification");
+    assert_eq!(fetched.status, 200, "{fetched:?}");
+    let mut fetched = read(&fetched.body);
+    fetched.as_array_mut().expect("it is an array").pop()
+}
+
+/// What a client of its system and a component need: a supervisor that they speak to.
+struct System {
+    _domain: Domain,
+    supervisor: Program,
+    address: SocketAddr,
+    component: Raw,
+    client: Raw,
+    /// What was recorded, with the component that is here.
+    record: Value,
+}
+
+/// The component that is here.
+const COMPONENT: &str = "Test.Components.com-1";
+
+impl System {
+    /// Starts its supervisor with its options, which may do what was recorded.
+    fn start() -> Self {
+        let domain = Domain::new();
+        files(&domain, ["Test.Clients.cli-1", COMPONENT]);
+        fs::write(domain.path("caps.conf"), format!("pinger, {COMPONENT}: guest\n"))
+            .expect("the folder is ours");
+        let (supervisor, address) = supervisor(&domain, &["-c", "supervisor-certs.conf"]);
+        let [component, client] = ["com-1", "cli-1"]
+            .map(|member| Raw::with(address, &domain.path("pki"), member));
+        let record = read(&RECORD.replace(RECORDED, COMPONENT));
+        Self { _domain: domain, supervisor, address, component, client, record }
+    }
+
+    /// Returns what was recorded, in order.
+    fn exchanges(&self) -> &[Value] {
+        self.record["exchanges"].as_array().expect("there is a list")
+    }
+}
+
+#[test]
+fn its_component_and_client_hear_over_mutual_tls_what_was_recorded() {
+    let system = System::start();
+    let address = system.address;
+    let mut handed: Option<[String; 2]> = None;
+    for (index, exchange) in system.exchanges().iter().enumerate() {
+        let why = text(exchange, "why");
+        if why.starts_with("not replayed") {
+            continue;
+        }
+        let is_component = text(exchange, "who") == "Components";
+        let mut body = text(exchange, "body").to_owned();
+        if let (Some([label, token]), true) = (&handed, is_component) {
+            // What it was handed has names of its own here.
+            body =
+                body.replace("TOK1", token).replace("\"pinger\"", &format!("{label:?}"));
+        }
+        let peer = if is_component { &system.component } else { &system.client };
+        let content_type = exchange["content_type"].as_str();
+        let [method, path] = ["method", "path"].map(|key| text(exchange, key));
+        let answer = peer.ask(method, path, content_type, &body);
+        let expected = exchange["ours"].as_u64().or_else(|| exchange["status"].as_u64());
+        assert_eq!(Some(u64::from(answer.status)), expected, "{index}: {answer:?}");
+        let recorded = text(exchange, "answer");
+        if text(exchange, "answer_type") == MPLANE && answer.status == 200 {
+            assert_eq!(answer.content_type, MPLANE, "{index}");
+            let (mut ours, recorded) = (read(&answer.body), read(recorded));
+            if path == "/show/capability" {
+                // They are told with their token.
+                let told = ours[COMPONENT][0].as_object_mut().expect("a capability");
+                assert!(told.remove("token").is_some(), "{index}: {answer:?}");
+            }
+            if path == "/show/specification" && !recorded[0].is_null() {
+                let own = ["label", "token"].map(|key| text(&ours[0], key).to_owned());
+                for (key, known) in ["label", "token"].into_iter().zip(["pinger", "TOK1"])
+                {
+                    ours[0][key] = known.into();
+                }
+                handed = Some(own);
+                // It is told where its result goes, too.
+                let link = ours[0].as_object_mut().and_then(|own| own.remove("link"));
+                let own = format!("https://{address}/register/result");
+                assert_eq!(link, Some(own.into()), "{index}");
+            }
+            let is_other = why.starts_with("a registration replaces")
+                || why.starts_with("a specification that is sent again");
+            assert!(is_other || ours == recorded, "{index}: {ours:#} not {recorded:#}");
+        } else if why.is_empty() && text(exchange, "answer_type") == "text/plain" {
+            assert_eq!(answer.body, recorded, "{index}");
+        }
+    }
+    assert!(handed.is_some(), "something was fetched");
+}
+
+#[test]
+fn its_component_asks_again_and_again_while_its_client_redeems() {
+    let system = System::start();
+    let exchanges = system.exchanges();
+    let body = |key: &str| {
+        let bodies = exchanges.iter().map(|exchange| text(exchange, "body"));
+        let mut found = bodies.filter(|body| body.contains(key));
+        found.next().expect("it was recorded").to_owned()
+    };
+    let (capability, asked) = (body("\"capability\""), body("\"specification\""));
+    let redemption = body("\"redemption\"");
+    let (component, client) = (system.component.clone(), &system.client);
+    let registered = component.post("/register/capability", &capability);
+    assert_eq!(read(&registered.body), json!({"pinger": {"registered": "ok"}}));
+    let probe = spawn(move || {
+        let started = Instant::now();
+        let specification = loop {
+            if let Some(specification) = fetch(&component) {
+                break specification;
+            }
+            assert!(started.elapsed() < DEADLINE, "it gets nothing to do");
+            sleep(LOOK_AGAIN);
+        };
+        let mut answer = specification.as_object().expect("it is one").clone();
+        let verb = answer.remove("specification").expect("it has a verb");
+        for (kind, values) in [("receipt", None), ("result", Some(json!([["7"]])))] {
+            let mut said = answer.clone();
+            said.insert(kind.to_owned(), verb.clone());
+            if let Some(values) = values {
+                said.insert("resultvalues".to_owned(), values);
+                let when = "2015-06-01 10:00:00 ... 2015-06-01 10:00:05";
+                said.insert("when".to_owned(), when.into());
+            }
+            let said = Value::Object(said).to_string();
+            let taken = component.post("/register/result", &said);
+            assert_eq!((taken.status, &*taken.body), (200, ""), "{kind}");
+        }
+    });
+    let promised = client.post("/register/specification", &asked);
+    assert_eq!(promised.status, 200, "{promised:?}");
+    assert_eq!(read(&promised.body)["receipt"], "measure");
+    let started = Instant::now();
+    let result = loop {
+        let redeemed = client.post("/show/result", &redemption);
+        assert_eq!(redeemed.status, 200, "{redeemed:?}");
+        let redeemed = read(&redeemed.body);
+        if redeemed["result"] == "measure" {
+            break redeemed;
+        }
+        assert!(started.elapsed() < DEADLINE, "there is no result: {redeemed:#}");
+        sleep(LOOK_AGAIN);
+    };
+    assert_eq!(result["resultvalues"], json!([["7"]]), "{result:#}");
+    assert_eq!((text(&result, "label"), text(&result, "token")), ("pinger", "TOK1"));
+    probe.join().expect("the component has done its work");
+    system.supervisor.signal(Signal::SIGTERM);
+    system.supervisor.finish().expect(0);
 }

@@ -12,7 +12,7 @@ use mplane::access::{IdentityRule, Policy, PolicyError};
 use crate::config::access::make_policy;
 use crate::config::{
     ClientConfig, Config, ListenerConfig, RegistriesConfig, SupervisorConfig, TlsConfig,
-    TooFarError,
+    TooFarError, UnknownComponent,
 };
 use crate::http::PlainHttp;
 use crate::http::client::{BaseUrl, ParseUrlError};
@@ -62,8 +62,13 @@ impl RiOptions {
         }
         let policy = make_policy(&roles, &authorizations)?.with_open_offering();
         let listener = ListenerConfig::new(address, plain)?;
-        let supervisor = Some(SupervisorConfig::new(listener, None));
-        Ok(Config { access: policy, supervisor, ..nothing(tls) })
+        let supervisor = SupervisorConfig {
+            // Its components register once, and again only when they hear so: nothing is
+            // kept over a restart here.
+            unknown_component: UnknownComponent::PreconditionRequired,
+            ..SupervisorConfig::new(listener, None)
+        };
+        Ok(Config { access: policy, supervisor: Some(supervisor), ..nothing(tls) })
     }
 
     /// Finds a file in the first folder that has it.
@@ -233,6 +238,8 @@ mod tests {
         };
         let config = options.supervisor::<()>().unwrap();
         assert_eq!(config.tls.unwrap().cert, folder.path().join("a.crt"));
+        let unknown = config.supervisor.unwrap().unknown_component;
+        assert_eq!(unknown, UnknownComponent::PreconditionRequired);
         let identity = |unit: &str, name: &str| {
             Identity::new(
                 ["org", "mplane", "Test", unit, name].map(Into::into),
