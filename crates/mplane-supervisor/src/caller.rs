@@ -69,8 +69,8 @@ pub struct Callee {
 /// Calls a component until `end`.
 pub async fn call(supervisor: Arc<Supervisor>, callee: Callee, end: CancellationToken) {
     let caller = Arc::new(Caller::new(supervisor, callee));
+    let mut hands = Hands::default();
     let work = async {
-        let mut hands = Hands::default();
         let mut pause = PAUSE;
         loop {
             match caller.serve(&mut hands, &mut pause).await {
@@ -87,6 +87,12 @@ pub async fn call(supervisor: Arc<Supervisor>, callee: Callee, end: Cancellation
     tokio::select! {
         () = work => {}
         () = end.cancelled() => {}
+    }
+    let Some(component) = hands.component.take() else { return };
+    if !caller.supervisor.is_ending()
+        && let Err(error) = caller.relay().leave(&component, Timestamp::now()).await
+    {
+        warn!(%component, %error, "is not called any more, and could not be written down");
     }
 }
 

@@ -211,12 +211,9 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
             Life { interrupt: life.interrupt.again(), ..to(State::Queued) },
             Effect::Wake,
         ),
-        (
-            State::Handed { lease: Some(_) } | State::Receipted | State::Queued,
-            Event::Restarted,
-        ) => {
+        (_, Event::Restarted) => {
             let state = match life.state {
-                State::Handed { .. } => State::Queued,
+                State::Handed { lease: Some(_) } => State::Queued,
                 other => other,
             };
             let (interrupt, progress) = (life.interrupt.again(), life.progress.again());
@@ -229,8 +226,7 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
             Event::Fetched { .. }
             | Event::Promised
             | Event::ProgressAsked
-            | Event::LeaseOver
-            | Event::Restarted,
+            | Event::LeaseOver,
         ) => (life, Effect::Nothing),
     }
 }
@@ -332,6 +328,12 @@ mod tests {
         let (unleased, _) = live([Event::Fetched { lease: None }]);
         let nothing = (unleased, Effect::Nothing);
         assert_eq!(step(unleased, Event::Restarted, NOON), nothing);
+        // Who calls a component goes on with what it has in hand, and is told to interrupt it.
+        let unleased = Event::Fetched { lease: None };
+        let (told, _) = live([unleased, Event::Interrupted, unleased]);
+        let (life, effect) = step(told, Event::Restarted, NOON);
+        assert_eq!((life.interrupt, effect), (Asked::Queued, Effect::Wake));
+        assert_eq!(life.state, State::Handed { lease: None });
     }
 
     #[test]

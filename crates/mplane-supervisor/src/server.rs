@@ -123,6 +123,11 @@ impl Supervisor {
         &self.relay
     }
 
+    /// Says whether it ends.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
     /// Returns how a component that is not known is answered.
     fn unknown_status(&self) -> StatusCode {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,6 +176,11 @@ async fn keep_time(supervisor: Arc<Supervisor>) {
         }
         let now = Timestamp::now();
         supervisor.relay.count(now);
+        if supervisor.relay.ready().is_err()
+            && let Ok(()) = supervisor.relay.write_seen().await
+        {
+            info!("the store works again");
+        }
         if let Err(error) = supervisor.relay.handle_timeout(now).await {
             error!(%error, "cannot give up what is over");
         }
@@ -373,7 +383,10 @@ async fn show_specification(
     };
     drop(waiter);
     for message in &mut messages {
-        if let Message::Specification(specification) = message {
+        // Who writes arrays knows where to, and gets none from its own supervisor.
+        if let Message::Specification(specification) = message
+            && dialect == Dialect::Envelope
+        {
             specification.set_link(own_link(&peer, request.headers()));
         }
     }

@@ -206,11 +206,12 @@ mod tests {
     #[test]
     fn what_a_killed_demo_left_is_removed_and_what_is_kept_stays() {
         let outer = place();
-        let stale = outer.folder().join("demo-killed");
+        let stale = outer.folder().join("demo-0badc0de");
         fs::create_dir(&stale).unwrap();
         File::create_new(stale.join(LOCK)).unwrap();
         let foreign = outer.folder().join("demo-notes");
         fs::create_dir(&foreign).unwrap();
+        File::create_new(foreign.join(LOCK)).unwrap();
         let running = State::create(Some(outer.folder()), false).unwrap();
         assert!(!stale.exists());
         assert!(foreign.exists());

@@ -53,7 +53,7 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
         (
             "## `[supervisor]`",
             "[supervisor]\nlistener = { address = \"127.0.0.1:0\" }\n",
-            &["listener", "component-listener", "component", "initiator"],
+            &["listener", "component-listener", "component", "initiator", "hand-out"],
         ),
         ("### `[supervisor.listener]`", "[supervisor.listener]\n", &[]),
         (
@@ -64,6 +64,11 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
         (
             "### `[[supervisor.component]]`",
             "[supervisor.listener]\naddress = \"127.0.0.1:0\"\n[[supervisor.component]]\n",
+            &[],
+        ),
+        (
+            "### `[[supervisor.hand-out]]`",
+            "[supervisor.listener]\naddress = \"127.0.0.1:0\"\n[[supervisor.hand-out]]\n",
             &[],
         ),
         (

@@ -414,6 +414,20 @@ impl Relay {
         Ok(())
     }
 
+    /// Forgets a component that is not called any more: it is not offered, and leaves its
+    /// history.
+    pub async fn leave(
+        &self,
+        component: &Identity,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.store.forgotten(vec![component.clone()], now).await?;
+        self.shared().directory.forget(component);
+        info!(%component, "is not called any more, and not offered");
+        self.offers_changed();
+        Ok(())
+    }
+
     /// Writes down when components were last heard of, and takes note of whether that works.
     pub async fn write_seen(&self) -> Result<(), StoreError> {
         let written = self.try_write_seen().await;
