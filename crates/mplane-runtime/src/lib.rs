@@ -23,6 +23,22 @@ pub mod tls;
 
 use std::error::Error;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Bytes from which reading or writing a message takes so long, some milliseconds, that others
+/// should not wait behind it.
+const LARGE: usize = 1 << 20;
+
+/// Reads or writes what has so many bytes, or values of ten bytes each. If that takes long,
+/// others of the same thread go on meanwhile.
+pub fn at_length<T>(bytes: usize, act: impl FnOnce() -> T) -> T {
+    let has_others = || {
+        Handle::try_current()
+            .is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread)
+    };
+    if bytes >= LARGE && has_others() { tokio::task::block_in_place(act) } else { act() }
+}
+
 /// Tells an error with everything that led to it, on one line.
 pub fn report(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use super::intake::{Intake, IntakeError, Received, WithoutRoom};
 use super::{DEFAULT_WAIT, Peer, RETRY_AFTER_S, page, path, preferred_wait};
+use crate::at_length;
 use crate::tls::fresh_token;
 
 /// Whoever answers clients: a component, or a supervisor on behalf of many. It is asked only
@@ -229,7 +230,8 @@ pub async fn read_messages(
     registries: &Registries,
 ) -> Result<Vec<Message>, Refused> {
     let body = read_body(request).await?;
-    json::decode_all(&body, registries).map_err(Refused::no_message)
+    at_length(body.len(), || json::decode_all(&body, registries))
+        .map_err(Refused::no_message)
 }
 
 /// Reads the messages of a request's body, each by itself. It waits for room while others
@@ -245,7 +247,8 @@ pub async fn read_parts(
     let body = take_body(request, WithoutRoom::Wait).await?;
     let is_array = body.trim_ascii_start().first() == Some(&b'[');
     let registries = if is_array { of_arrays } else { registries };
-    json::decode_parts(&body, registries).map_err(Refused::no_message)
+    at_length(body.len(), || json::decode_parts(&body, registries))
+        .map_err(Refused::no_message)
 }
 
 /// Reads a request's body, if it is said to hold messages. It is refused if there is no room
@@ -332,7 +335,9 @@ pub fn message_answer(
     message: &Message,
     peer: &Peer,
 ) -> Response<Body> {
-    answer(status, MEDIA_TYPE, json::encode(message, peer.features.form()))
+    let bytes = 10 * message.value_count();
+    let body = at_length(bytes, || json::encode(message, peer.features.form()));
+    answer(status, MEDIA_TYPE, body)
 }
 
 /// Makes an answer. Every answer announces what we understand.

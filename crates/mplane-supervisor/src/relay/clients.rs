@@ -6,6 +6,7 @@ use mplane::features::Features;
 use mplane::json;
 use mplane::message::{Capability, Exception, Message, Receipt, Specification};
 use mplane::token::Token;
+use mplane_runtime::at_length;
 use mplane_runtime::http::routes::Page;
 use tracing::{info, warn};
 
@@ -416,7 +417,8 @@ impl Relay {
             }
             Told::Ended(known, Some(text)) => {
                 let registries = self.registries_of(&known.component);
-                match json::decode(text.as_bytes(), registries) {
+                let decode = || json::decode(text.as_bytes(), registries);
+                match at_length(text.len(), decode) {
                     Ok(message) => {
                         Reply { ended: Some(known.id), ..Reply::finally(message) }
                     }

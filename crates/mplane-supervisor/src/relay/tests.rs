@@ -797,3 +797,25 @@ async fn components_that_let_the_supervisor_say_when_come_spread_over_time() {
     bench.register(&probe("other"), ping("10.0.0.1")).await;
     assert_eq!(bench.relay.callback(&probe("other"), noon()), None);
 }
+
+#[tokio::test]
+async fn a_component_for_which_more_waits_comes_again_soon() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let callback = Statement::measure("now ... future".parse().unwrap());
+    bench.register(&probe("a"), Capability::new(callback.labelled(CALLBACK))).await;
+    let room = Room { queue: 200, client: 200 };
+    let expiry = SignedDuration::from_mins(10);
+    bench.relay.set_limits(Limits { expiry, room, hand_outs: Vec::new() });
+    for serial in 0..101 {
+        let asked = asked(&format!("ping-{serial}"), "now + 5s / 1s");
+        assert!(bench.ask("me", asked).await.pending.is_some());
+    }
+    let pause = |bench: &Bench| match bench.relay.callback(&probe("a"), bench.now) {
+        Some(Message::Specification(told)) => told.when().duration(bench.now),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(bench.fetch("a").await.len(), 100, "as much as is handed out at once");
+    assert_eq!(pause(&bench), Some(Duration::from_secs(1)));
+    assert_eq!(bench.fetch("a").await.len(), 1);
+    assert!(pause(&bench) >= Some(Duration::from_secs(3)));
+}

@@ -28,6 +28,7 @@ use mplane::access::{CapabilityName, Identity};
 use mplane::features::Features;
 use mplane::message::{Capability, Message};
 use mplane::token::Token;
+use mplane_runtime::at_length;
 use mplane_runtime::sqlite::{
     Database, OpenDatabaseError, ReadError, Readers, WriteError, open_reader,
 };
@@ -624,11 +625,11 @@ impl Store {
         now: Timestamp,
     ) -> Result<Stepped, StoreError> {
         let id = reported.id;
-        let text = message_text(message);
+        let text = at_length(10 * message.value_count(), || message_text(message));
         let bytes = i64::try_from(text.len()).unwrap_or(i64::MAX);
         let is_new = !reported.life.is_settled();
         let differs = if is_new {
-            self.keep(id, message, now).await?;
+            self.keep(id, text, now).await?;
             false
         } else {
             self.result(id).await?.is_some_and(|first| first != text)
@@ -778,14 +779,8 @@ impl Store {
         Ok(written.await?)
     }
 
-    /// Keeps what a client is told of a specification that has ended.
-    pub async fn keep(
-        &self,
-        id: Id,
-        message: &Message,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let text = message_text(message);
+    /// Keeps what a client is told of a specification, as JSON.
+    async fn keep(&self, id: Id, text: String, now: Timestamp) -> Result<(), StoreError> {
         let written = self.results.call(move |connection| {
             connection
                 .prepare_cached(
