@@ -24,7 +24,7 @@ use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::shutdown::{HangUp, on_signal};
 use tokio_util::sync::CancellationToken;
 
-use self::show::{describe, show, summary};
+use self::show::{describe, outstanding, show, summary};
 pub use self::show::{rows, show_result};
 use crate::logging::LogArgs;
 use crate::output::{Output, counted};
@@ -408,9 +408,10 @@ impl Shell {
             // Some answer at once, however long they might wait.
             tokio::time::sleep((WAIT_STEP / 2).saturating_sub(asked.elapsed())).await;
             output.progress(format_args!(
-                "waits for {}, {} s",
+                "waits for {}, {} s{}",
                 measurement.specification.label().unwrap_or_default(),
-                started.elapsed().as_secs()
+                started.elapsed().as_secs(),
+                outstanding(&measurement),
             ));
         }
         show(&measurement, output)

@@ -54,6 +54,16 @@ pub(super) fn summary(measurement: &Measurement) -> String {
     format!("{state}{label} (token {token}): {}", measurement.specification.when())
 }
 
+/// Says, behind what is waited for, how much of it is outstanding; nothing if nobody says so.
+pub(super) fn outstanding(measurement: &Measurement) -> String {
+    let told = match &measurement.state {
+        MeasurementState::Promised(receipt) => receipt.statement(),
+        _ => None,
+    };
+    let told = told.and_then(|told| told.find_metadata("measurement.incomplete"));
+    told.map_or_else(String::new, |told| format!(": {told}"))
+}
+
 /// Shows what has come of a measurement. A failed one is a failure of the command.
 pub(super) fn show(
     measurement: &Measurement,

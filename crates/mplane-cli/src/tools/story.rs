@@ -267,11 +267,14 @@ fn tell(output: &mut Output, story: &Story) {
     let label = about.label.as_deref().unwrap_or("a specification");
     let capability = about.capability.as_deref().unwrap_or("a capability without label");
     output.line(format_args!("{label} (token {}), number {}:", about.token, about.id));
+    let (whom, state) = match (story.parts.len(), about.state.as_str()) {
+        (0, state) => (about.component.clone(), in_words(state)),
+        (many, "promised") => (format!("{many} components"), "at work"),
+        (many, state) => (format!("{many} components"), in_words(state)),
+    };
     output.line(format_args!(
-        "  {} asked {} for {capability}; it is now {}",
-        about.client,
-        about.component,
-        in_words(&about.state)
+        "  {} asked {whom} for {capability}; it is now {state}",
+        about.client
     ));
     let rows = story.steps.iter().map(|step| {
         let detail = step.detail.clone().unwrap_or_default();

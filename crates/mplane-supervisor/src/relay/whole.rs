@@ -72,7 +72,7 @@ impl Relay {
             let mut handed = part.clone();
             part.set_token(Some(own_token.clone()));
             handed.set_token(Some(handed_token.clone()));
-            components.push(choice.component.clone());
+            components.push((id, choice.component.clone()));
             New {
                 id,
                 client: from.clone(),
@@ -106,7 +106,8 @@ impl Relay {
                 self.metrics().accepted.inc();
                 info!(specification = id.0, client = %from, components = width, "accepted");
                 self.look_before(deadline);
-                for component in &components {
+                for (part, component) in &components {
+                    info!(specification = part.0, %component, whole = id.0, "is a part");
                     self.wake(component);
                 }
                 let message = Receipt::of(&asked).into();
