@@ -20,7 +20,7 @@ use mplane::message::{
     Capability, Envelope, Exception, Message, Redemption, Specification, Withdrawal,
 };
 use mplane::token::Token;
-use mplane::when::{Bounds, When};
+use mplane::when::When;
 use mplane_runtime::client::{Client, ClientError};
 use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::initiator::LATER;
@@ -34,7 +34,7 @@ use tracing::{error, info, warn};
 use crate::directory::{About, Component, Dialect};
 use crate::fan_out::is_of_many;
 use crate::life::{Asked, Life};
-use crate::relay::{GRACE, Relay};
+use crate::relay::{GRACE, Relay, are_all};
 use crate::server::Supervisor;
 use crate::store::{Filter, Reported};
 
@@ -335,7 +335,7 @@ impl Caller {
             deadline.bounds(now).end
         });
         let deadline = written.or_else(|| when.bounds(now).end?.checked_add(GRACE).ok());
-        Repeat { lasts: when.duration(now), deadline }
+        Repeat { when: when.clone(), deadline }
     }
 
     /// Returns what is known of a specification that has not ended.
@@ -456,9 +456,9 @@ fn registered(component: Option<&Component>) -> BTreeMap<Token, Capability> {
 
 /// What there is to know of a repeated measurement, to tell its results so far from all.
 struct Repeat {
-    /// How long it goes on.
-    lasts: Option<Duration>,
-    /// When it is given up, UTC.
+    /// What is asked for.
+    when: When,
+    /// When it is given up, UTC; `None` if it goes on for ever.
     deadline: Option<Timestamp>,
 }
 
@@ -466,16 +466,9 @@ impl Repeat {
     /// Says whether these results are all. Ours say how far they are by their scope, whose
     /// clock may be another; others are believed once the time is over.
     fn is_all(&self, results: &Envelope, now: Timestamp) -> bool {
-        let (Some(lasts), Some(deadline)) = (self.lasts, self.deadline) else {
-            return false;
-        };
-        let bounds = results.when().map(|when| when.bounds(now));
-        let is_whole = bounds.is_some_and(|Bounds { start, end }| {
-            let told = start.zip(end).map(|(start, end)| end.duration_since(start));
-            told.is_some_and(|told| told.unsigned_abs() >= lasts)
-        });
+        let Some(deadline) = self.deadline else { return false };
         let left = deadline.duration_since(now);
-        left <= SHORTLY || (is_whole && left <= GRACE)
+        left <= SHORTLY || (left <= GRACE && are_all(&self.when, results, now))
     }
 }
 

@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 use tracing::warn;
 
 use crate::life::State as LifeState;
+use crate::metrics::RefusedReason;
 use crate::server::{INSIDE, Supervisor, plain, to_its_end};
 use crate::store::Told;
 
@@ -174,9 +175,9 @@ async fn note_refused(
     asked: &Specification,
     reason: String,
 ) {
-    let (client, now) = (&peer.identity, Timestamp::now());
-    if let Err(error) = supervisor.relay().note_refused(client, asked, reason, now).await
-    {
+    let (client, why) = (&peer.identity, RefusedReason::capability);
+    let (relay, now) = (supervisor.relay(), Timestamp::now());
+    if let Err(error) = relay.note_refused(client, asked, reason, why, now).await {
         warn!(%client, %error, "a refusal is not on record");
     }
 }

@@ -296,24 +296,13 @@ impl Relay {
         }
         if let Message::Exception(exception) = &refused.message {
             let reason = exception.message().to_owned();
-            self.note(from, asked, reason, why, now).await?;
+            self.note_refused(from, asked, reason, why, now).await?;
         }
         Ok(refused)
     }
 
-    /// Writes down that a specification was refused for which there is no capability.
-    pub async fn note_refused(
-        &self,
-        from: &Identity,
-        asked: &Specification,
-        reason: String,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.note(from, asked, reason, RefusedReason::capability, now).await
-    }
-
     /// Counts and writes down that a specification was refused.
-    async fn note(
+    pub(crate) async fn note_refused(
         &self,
         from: &Identity,
         asked: &Specification,

@@ -33,6 +33,7 @@ pub use self::clients::Reply;
 use self::clients::exception;
 pub use self::components::{OfferError, ReportError};
 pub use self::hand_out::HandOut;
+pub(crate) use self::repeat::are_all;
 use crate::directory::{Dialect, Directory, Presence};
 use crate::life::{Effect, End};
 use crate::metrics::{

@@ -121,7 +121,7 @@ fn start_of(message: &Message, now: Timestamp) -> Option<Timestamp> {
 /// Says whether results of a repeat are all of them: their scope reaches its end or, of one
 /// without end, beyond the start of the latest. Results so far reach to that start. Who does
 /// not say how far they are has all, as references do.
-fn are_all(repeat: &When, results: &Envelope, now: Timestamp) -> bool {
+pub(crate) fn are_all(repeat: &When, results: &Envelope, now: Timestamp) -> bool {
     let bounds = results.when().map(|when| when.bounds(now));
     let Some((start, end)) = bounds.and_then(|it| Some((it.start?, it.end?))) else {
         return true;
