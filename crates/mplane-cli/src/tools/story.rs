@@ -117,6 +117,9 @@ pub struct ComponentsArgs {
     /// Only those after this one, as the end of a page tells
     #[arg(long, value_name = "IDENTITY")]
     after: Option<String>,
+    /// How many at most
+    #[arg(long, short = 'n', default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
     #[command(flatten)]
     place: Where,
 }
@@ -546,7 +549,7 @@ impl ComponentsArgs {
 
     /// Lists components.
     async fn list(&self, output: &mut Output) -> Result<(), Failure> {
-        let page: ComponentPage = match Source::open(&self.place.config)? {
+        let mut page: ComponentPage = match Source::open(&self.place.config)? {
             Source::Files(archive, expiry) => self.of_files(&archive, expiry).await?,
             Source::Network(http, base) => {
                 let path = query(
@@ -560,6 +563,11 @@ impl ComponentsArgs {
                 ask(&http, &base, &path).await?
             }
         };
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        if page.components.len() > limit {
+            page.components.truncate(limit);
+            page.after = page.components.last().map(|last| last.identity.clone());
+        }
         if self.place.output == Format::Json {
             return print_json(output, &page);
         }
