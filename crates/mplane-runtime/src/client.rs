@@ -173,7 +173,8 @@ impl Client {
         measurement: Measurement,
     ) -> Result<Measurement, ClientError> {
         let interrupt = Interrupt::of(&measurement.specification);
-        self.exchange.interrupted(&measurement.peer, interrupt.token());
+        let now = Timestamp::now();
+        self.exchange.interrupted(&measurement.peer, interrupt.token(), now);
         self.send(interrupt.into(), Duration::ZERO).await?;
         Ok(self.latest(measurement))
     }

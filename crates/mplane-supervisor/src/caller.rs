@@ -26,7 +26,7 @@ use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::initiator::LATER;
 use mplane_runtime::report;
 use mplane_runtime::tls::Credentials;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -34,7 +34,7 @@ use tracing::{error, info, warn};
 use crate::directory::{About, Component, Dialect};
 use crate::fan_out::is_of_many;
 use crate::life::{Asked, Life};
-use crate::relay::{GRACE, Relay, are_all};
+use crate::relay::{GRACE, OfferError, Relay};
 use crate::server::Supervisor;
 use crate::store::{Filter, Reported};
 
@@ -50,9 +50,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Messages in hand for a component that are posted at once: each takes a connection, of which
-/// a component takes some hundreds.
-const AT_ONCE: usize = 200;
+/// Redemptions that wait for their results at a component at once: each takes a connection, of
+/// which a component takes some hundreds.
+const WAITING: usize = 200;
+
+/// Other messages that are posted to a component at once: they are answered at once, and do not
+/// wait behind those.
+const ASKING: usize = 50;
 
 /// How long before a repeat is given up its results so far are taken for all, if the component
 /// does not say that they are: some never do.
@@ -106,8 +110,10 @@ struct Caller {
     known: Mutex<BTreeMap<Token, Capability>>,
     /// Held while an answer is judged and reported: what it means depends on those before.
     reporting: tokio::sync::Mutex<()>,
-    /// Room for what is posted at once.
-    connections: Semaphore,
+    /// Room for redemptions that wait.
+    waiting: Semaphore,
+    /// Room for what does not.
+    asking: Semaphore,
 }
 
 /// What is in hand for a component: each is a task, which ends with this.
@@ -123,8 +129,8 @@ impl Caller {
     fn new(supervisor: Arc<Supervisor>, callee: Callee) -> Self {
         let client = client(&supervisor, &callee);
         let (known, reporting) = (Mutex::default(), tokio::sync::Mutex::default());
-        let connections = Semaphore::new(AT_ONCE);
-        Self { supervisor, callee, client, known, reporting, connections }
+        let (waiting, asking) = (Semaphore::new(WAITING), Semaphore::new(ASKING));
+        Self { supervisor, callee, client, known, reporting, waiting, asking }
     }
 
     /// Returns the relay of the supervisor.
@@ -156,7 +162,7 @@ impl Caller {
             loop {
                 let now = Timestamp::now();
                 let fetched = self.relay().fetch_for_caller(&identity, now).await?;
-                let fetched = fetched.unwrap_or_default();
+                let fetched = fetched.ok_or(CallError::Forgotten)?;
                 if fetched.is_empty() {
                     break;
                 }
@@ -186,7 +192,9 @@ impl Caller {
     /// Interrupts of it are queued again by the relay.
     async fn take_up(self: &Arc<Self>, identity: &Identity) -> Result<Hands, CallError> {
         let mut hands = Hands { component: Some(identity.clone()), ..Hands::default() };
-        self.relay().registered_again(identity, Timestamp::now()).await?;
+        let why = "the component is called again";
+        let (component, now) = (vec![identity.clone()], Timestamp::now());
+        self.relay().handed_again(component, why, now).await?;
         for (text, is_promised) in self.relay().store().outstanding(identity).await? {
             let read = json::decode(text.as_bytes(), self.relay().registries());
             if let Ok(Message::Specification(handed)) = read {
@@ -258,9 +266,15 @@ impl Caller {
         features: Features,
     ) -> Result<(), CallError> {
         let (dialect, now) = (Dialect::Envelope, Timestamp::now());
-        let registered =
-            self.relay().register(identity, message, features, dialect, now).await;
-        registered.map_err(|error| CallError::Register(error.to_string()))
+        match self.relay().register(identity, message, features, dialect, now).await {
+            Err(OfferError::Store(error)) => Err(CallError::Store(error)),
+            // One that is not taken does not cost the others.
+            Err(error) => {
+                warn!(component = %identity, reason = %error, "refused a capability");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Posts a specification, an interrupt or a redemption to the component, and reports
@@ -269,12 +283,8 @@ impl Caller {
         let Some(token) = message.token() else { return };
         // A specification is promised before its result is waited for: who interrupts it or
         // asks what became of it must not wait so long.
-        let wait = match message {
-            Message::Interrupt(_) => WAIT,
-            _ => Duration::ZERO,
-        };
         let is_redemption = matches!(message, Message::Redemption(_));
-        for answer in self.post(&identity, &token, &message, wait).await {
+        for answer in self.post(&identity, &token, &message, Duration::ZERO).await {
             // What comes after an answer that the relay took for the results so far is of no
             // use, and would be taken for all results.
             let is_wanted = |life: &Life, _: &Envelope| {
@@ -340,12 +350,30 @@ impl Caller {
 
     /// Returns what is known of a specification that has not ended.
     async fn open(&self, identity: &Identity, token: &Token) -> Option<Reported> {
-        match self.relay().store().reported(identity, token).await {
-            Ok(reported) => reported.filter(|it| !it.life.is_settled()),
-            Err(error) => {
-                warn!(component = %identity, %error, "it is not known how far it is");
-                None
+        loop {
+            match self.relay().store().reported(identity, token).await {
+                Ok(reported) => return reported.filter(|it| !it.life.is_settled()),
+                Err(error) => {
+                    // That it cannot be told now does not say that it has ended.
+                    warn!(component = %identity, %error, "it is not known how far it is");
+                }
             }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Takes a place to post something, which may wait so long for its answer; less if others
+    /// wait for such a place.
+    async fn place(
+        &self,
+        wait: Duration,
+    ) -> (Result<SemaphorePermit<'_>, AcquireError>, Duration) {
+        if wait.is_zero() {
+            return (self.asking.acquire().await, wait);
+        }
+        match self.waiting.try_acquire() {
+            Ok(place) => (Ok(place), wait),
+            Err(_) => (self.waiting.acquire().await, wait.min(PAUSE)),
         }
     }
 
@@ -360,11 +388,10 @@ impl Caller {
     ) -> Vec<Message> {
         let mut pause = PAUSE;
         loop {
-            // Interrupts do not wait behind those who wait for results.
-            let place = match message {
-                Message::Interrupt(_) => None,
-                _ => Some(self.connections.acquire().await),
-            };
+            let (place, wait) = self.place(wait).await;
+            if self.open(identity, token).await.is_none() {
+                return Vec::new();
+            }
             let answered = self.client.post(message.clone(), wait).await;
             drop(place);
             match answered {
@@ -386,9 +413,6 @@ impl Caller {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if self.open(identity, token).await.is_none() {
-                return Vec::new();
-            }
         }
     }
 
@@ -468,7 +492,7 @@ impl Repeat {
     fn is_all(&self, results: &Envelope, now: Timestamp) -> bool {
         let Some(deadline) = self.deadline else { return false };
         let left = deadline.duration_since(now);
-        left <= SHORTLY || (left <= GRACE && are_all(&self.when, results, now))
+        left <= SHORTLY || (left <= GRACE && results.are_all_of(&self.when, now))
     }
 }
 
@@ -481,10 +505,10 @@ enum CallError {
     Nothing,
     #[error("its certificate is not one of a component")]
     Denied(#[source] mplane::access::Denied),
-    #[error("what it offers is not taken: {0}")]
-    Register(String),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
     #[error("now {identity} answers")]
     Other { identity: Identity },
+    #[error("it was forgotten, and is asked anew what it offers")]
+    Forgotten,
 }

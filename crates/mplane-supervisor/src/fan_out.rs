@@ -36,7 +36,7 @@ const EVERYBODY: &str = "all";
 
 /// Bytes of what components have yielded that become one result: the largest message, with
 /// room for what it says besides.
-const MERGED_BYTES: usize = limits::MESSAGE_BYTES / 8 * 7;
+pub(crate) const MERGED_BYTES: usize = limits::MESSAGE_BYTES / 8 * 7;
 
 /// Components that one specification is handed to at most: a bound on what one request of a
 /// client can cause.
@@ -178,6 +178,8 @@ pub(crate) struct Yield {
     pub(crate) message: Option<Message>,
     /// How large it is, as JSON.
     pub(crate) bytes: usize,
+    /// Whether there is room for it in one result.
+    pub(crate) has_room: bool,
 }
 
 /// Rows of many components with the same columns, and the time over which they were measured.
@@ -264,7 +266,7 @@ pub(crate) fn merge(
                     missing.push(format!("{name}: {NO_ROOM}"));
                 }
             }
-            other => missing.push(failure(&name, other.as_ref())),
+            other => missing.push(failure(&name, other.as_ref(), part.has_room)),
         }
     }
     if missing.len() == count {
@@ -283,8 +285,9 @@ pub(crate) fn merge(
 }
 
 /// Says why there are no rows of a component.
-fn failure(name: &str, message: Option<&Message>) -> String {
+fn failure(name: &str, message: Option<&Message>, has_room: bool) -> String {
     match message {
+        None if !has_room => format!("{name}: {NO_ROOM}"),
         Some(Message::Exception(exception)) => format!("{name}: {}", exception.message()),
         Some(_) | None => format!("{name}: nothing came"),
     }
@@ -338,7 +341,7 @@ impl Repeats {
                 Some(Message::Envelope(results)) => results.messages(),
                 Some(result @ Message::Result(_)) => std::slice::from_ref(result),
                 other => {
-                    missing.push(failure(&name, other.as_ref()));
+                    missing.push(failure(&name, other.as_ref(), part.has_room));
                     continue;
                 }
             };

@@ -161,7 +161,9 @@ pub fn step(life: Life, event: Event, now: Timestamp) -> (Life, Effect) {
     match (life.state, event) {
         (_, Event::Promised) if life.progress == Asked::Sent => {
             // It has no results yet, and says so.
-            (Life { progress: Asked::Unasked, ..to(State::Receipted) }, Effect::Noted)
+            let is_known = life.state == State::Receipted;
+            let effect = if is_known { Effect::Nothing } else { Effect::Noted };
+            (Life { progress: Asked::Unasked, ..to(State::Receipted) }, effect)
         }
         (State::Queued, Event::Fetched { lease }) => {
             let lease = lease.and_then(|lease| now.checked_add(lease).ok());
@@ -354,7 +356,7 @@ mod tests {
         let (life, effect) = step(life, FETCHED, NOON);
         assert_eq!(effect, Effect::HandRedemption);
         let (none_yet, effect) = step(life, Event::Promised, NOON);
-        assert_eq!((none_yet.progress, effect), (Asked::Unasked, Effect::Noted));
+        assert_eq!((none_yet.progress, effect), (Asked::Unasked, Effect::Nothing));
         let so_far = Event::DeliveredSeveral { are_all: false };
         let (life, effect) = step(life, so_far, NOON);
         assert_eq!((life.state, effect), (State::Receipted, Effect::Progress));

@@ -28,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::directory::{About, Dialect};
-use crate::relay::{HandOut, Limits, OpenRelayError, Relay, Reply, ReportError};
+use crate::relay::{
+    HandOut, Limits, OfferError, OpenRelayError, Relay, Reply, ReportError,
+};
 use crate::ri::ri_routes;
-use crate::store::{Retention, Room, Store, StoreError, Swept};
+use crate::store::{Id, Retention, Room, Store, StoreError, Swept};
 use crate::tell::tell_routes;
 
 /// How often it is looked whether the time of something is over.
@@ -251,9 +253,8 @@ async fn register_capability(
     };
     let dialect = if parts.is_array { Dialect::Array } else { Dialect::Envelope };
     let permitted = permit(&peer.identity, Act::Serve);
-    if matches!(part.as_deref(), Some(path::FIRST | path::WHOLE)) {
-        supervisor.relay.registration_begins(&peer.identity);
-    }
+    let begins = matches!(part.as_deref(), Some(path::FIRST | path::WHOLE));
+    let round = supervisor.relay.registration(&peer.identity, begins);
     // All are on their way before the first is waited for: one commit takes them.
     let mut registering = Vec::with_capacity(parts.messages.len());
     for (index, message) in parts.messages.into_iter().enumerate() {
@@ -283,13 +284,19 @@ async fn register_capability(
         });
     }
     let mut outcome = serde_json::Map::new();
+    // What could not be taken now is offered all the same.
+    let mut has_failed = false;
     for (name, registering) in registering {
         let registered = match registering {
             Err(reason) => Err(reason),
-            Ok(task) => match task.await {
-                Ok(registered) => registered.map_err(|error| error.to_string()),
-                Err(_) => Err(INSIDE.into()),
-            },
+            Ok(task) => {
+                let registered = task.await.map_err(|_| None);
+                let registered = registered.and_then(|it| it.map_err(Some));
+                registered.map_err(|error| {
+                    has_failed |= matches!(error, None | Some(OfferError::Store(_)));
+                    error.map_or_else(|| INSIDE.to_owned(), |error| error.to_string())
+                })
+            }
         };
         let word = match registered {
             Ok(()) => {
@@ -309,8 +316,8 @@ async fn register_capability(
     let again = to_its_end(async move {
         let now = Timestamp::now();
         again.relay.describe(&from, about).await?;
-        if matches!(part.as_deref(), Some(path::LAST | path::WHOLE)) {
-            again.relay.registration_ends(&from, now).await?;
+        if !has_failed && matches!(part.as_deref(), Some(path::LAST | path::WHOLE)) {
+            again.relay.registration_ends(&from, round, now).await?;
         }
         again.relay.registered_again(&from, now).await
     });
@@ -519,28 +526,19 @@ impl Responder for Facing {
     ) -> Answering<'a> {
         Box::pin(async move {
             let (kind, label) = (message.kind(), message.label().map(ToOwned::to_owned));
-            let mut reply = self.handle(peer, message).await?;
+            let is_redemption = matches!(message, Message::Redemption(_));
+            let reply = self.handle(peer, message).await?;
             info!(client = %peer.identity, %kind, label, specification = reply.about(),
                 "received");
-            let deadline = tokio::time::Instant::now() + wait;
-            while let (Some(id), Some(token)) = (reply.pending, reply.message.token())
-                && !wait.is_zero()
-            {
-                let waiter = self.0.relay.wait_for_end(id);
-                let news = waiter.news();
-                // It may have ended since it was asked.
-                reply = self.look_again(peer, &token, reply).await;
-                if reply.pending.is_none() {
-                    break;
-                }
-                let waited = tokio::select! {
-                    waited = tokio::time::timeout_at(deadline, news) => waited,
-                    () = self.0.shutdown.cancelled() => break,
-                };
-                if waited.is_err() {
-                    break;
-                }
-                reply = self.look_again(peer, &token, reply).await;
+            let (Some(id), Some(token), false) =
+                (reply.pending, reply.message.token(), wait.is_zero())
+            else {
+                return Ok(reply.message);
+            };
+            let has_ended = self.wait_for_end(peer, id, &token, wait).await;
+            // Results so far are for who redeems: others would take them for all.
+            if has_ended || is_redemption {
+                return Ok(self.look_again(peer, &token, reply).await.message);
             }
             Ok(reply.message)
         })
@@ -566,6 +564,34 @@ impl Facing {
             warn!(client = %peer.identity, %withheld, "refused by the access rules");
         }
         Ok(reply)
+    }
+
+    /// Waits until a specification has ended, as long as its client waits; says whether it has.
+    async fn wait_for_end(
+        &self,
+        peer: &Peer,
+        id: Id,
+        token: &Token,
+        wait: Duration,
+    ) -> bool {
+        let deadline = tokio::time::Instant::now() + wait;
+        let (relay, shutdown) = (&self.0.relay, &self.0.shutdown);
+        loop {
+            let waiter = relay.wait_for_end(id);
+            let news = waiter.news();
+            // It may have ended since it was asked. What cannot be told has not.
+            let has_ended = relay.store().has_ended(&peer.identity, token).await;
+            if has_ended.is_ok_and(|has_ended| has_ended) {
+                return true;
+            }
+            let waited = tokio::select! {
+                waited = tokio::time::timeout_at(deadline, news) => waited,
+                () = shutdown.cancelled() => return false,
+            };
+            if waited.is_err() {
+                return false;
+            }
+        }
     }
 
     /// Returns what there is now to answer a client that waits; the answer so far if that

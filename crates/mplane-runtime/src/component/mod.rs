@@ -423,11 +423,12 @@ async fn carry_out_all(
             Arc::new(component.state().outboxes.keys().cloned().collect());
         // All are on their way before the first is waited for: one commit takes them. What
         // need not wait for it starts meanwhile.
-        let mut accepted = BTreeSet::new();
+        let mut accepted: Vec<Vec<JobId>> = Vec::with_capacity(batches.len());
         let writes: Vec<_> = batches
             .iter_mut()
             .map(|batch| {
-                accepted.extend(batch.records.iter().filter_map(Record::accepted));
+                accepted
+                    .push(batch.records.iter().filter_map(Record::accepted).collect());
                 let is_free = |action: &mut Action| {
                     matches!(action, Action::Start { is_after_record: false, .. })
                 };
@@ -444,7 +445,11 @@ async fn carry_out_all(
                 write
             })
             .collect();
-        for (Batch { receipt, actions, done, .. }, write) in batches.drain(..).zip(writes)
+        // Jobs that are taken back by who has accepted them, since that is not written.
+        let mut taken_back = BTreeSet::new();
+        let batches = batches.drain(..).zip(accepted);
+        for ((Batch { receipt, actions, done, .. }, accepted), write) in
+            batches.zip(writes)
         {
             let written = match write {
                 Some(write) => write.durable().await,
@@ -453,6 +458,7 @@ async fn carry_out_all(
             if let Err(error) = &written {
                 error!(%error, "the spool cannot be written");
                 component.metrics.spool_failures.inc();
+                taken_back.extend(accepted);
             }
             component.bound_spool();
             if written.is_ok()
@@ -463,9 +469,8 @@ async fn carry_out_all(
             }
             for action in actions {
                 match (&written, action) {
-                    // What is not written down must not start. What was accepted with this is
-                    // taken back by who has accepted it.
-                    (Err(_), Action::Start { job, .. }) if accepted.contains(&job) => {}
+                    (_, Action::Start { job, .. }) if taken_back.contains(&job) => {}
+                    // What is not written down must not start.
                     (Err(error), Action::Start { job, .. }) => {
                         let text =
                             format!("this component cannot store its start: {error}");

@@ -113,6 +113,7 @@ impl Offerer for Component {
 
     /// The job is not marked as delivered: it is there when its owner registers it again.
     fn take_back(&self, letter: Letter) {
+        self.state().outboxes.remove(&letter.to);
         debug!(owner = %letter.to, job = letter.about, "is kept for its owner");
     }
 

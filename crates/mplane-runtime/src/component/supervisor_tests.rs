@@ -340,6 +340,13 @@ async fn what_waits_behind_another_letter_is_delivered_at_the_end() {
     };
     let pair = Pair::new(script, OFTEN).await;
     pair.script.wait_for(1, REPORT, "first").await;
+    // Both are taken, and their receipts are on their way.
+    let both = async {
+        while pair.component.metrics().accepted.get() < 2 {
+            tokio::time::sleep(OFTEN).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, both).await.expect("both are accepted");
     pair.shutdown.cancel();
     // The receipt in hand once more, the other receipt, and both results.
     for (count, token) in [(3, "first"), (2, "second")] {

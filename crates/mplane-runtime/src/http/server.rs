@@ -212,8 +212,11 @@ impl Connection {
         }
         let is_crowded = place.is_none();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            // References give up on any answer to a registration but 200.
-            let is_registration = request.uri().path() == path::REGISTER_CAPABILITY;
+            // References give up on any answer to a registration but 200, and what was handed
+            // out would not be again.
+            let path = request.uri().path();
+            let is_registration = path == path::REGISTER_CAPABILITY;
+            let has_room = is_registration || path == path::SHOW_SPECIFICATION;
             let routed = if is_crowded && !is_registration {
                 Err(later(refusal(StatusCode::SERVICE_UNAVAILABLE, CROWDED)))
             } else if shown.may_ask(request.headers()) {
@@ -226,10 +229,11 @@ impl Connection {
             } else {
                 Err(refusal(StatusCode::MISDIRECTED_REQUEST, NOT_HERE))
             };
-            let outflow = outflow.clone();
+            let (outflow, to) = (outflow.clone(), shown.identity.clone());
             async move {
                 let answered = match routed {
-                    Ok(routed) => outflow.take(routed.await?),
+                    Ok(routed) if has_room => routed.await?,
+                    Ok(routed) => outflow.take(&to, routed.await?),
                     Err(refused) => refused,
                 };
                 Ok::<_, Infallible>(if is_crowded { close(answered) } else { answered })

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub use self::outbox::{Closed, LATER, Letter, Outbox};
-use self::outbox::{Posted, deliver_last, post};
+use self::outbox::{deliver, deliver_last};
 use self::registration::{RegisterError, register, update};
 use crate::http::client::{Answer, Ask, AskError, BaseUrl, HttpClient};
 use crate::http::path;
@@ -157,6 +157,10 @@ pub async fn initiate(
                         error = updating => {
                             Ended { problem: report(&error), has_fetched: true }
                         }
+                        () = outbox.somebody_else() => {
+                            let problem = "somebody else has answered".to_owned();
+                            Ended { problem, has_fetched: false }
+                        }
                     };
                     // A supervisor that takes a registration and then does not know the
                     // component is asked ever less often.
@@ -193,25 +197,8 @@ pub async fn initiate(
     // The letter in hand outlives the loop: what is being posted when the end comes is
     // not lost.
     let mut in_hand: Option<Letter> = None;
-    let deliver = async {
-        loop {
-            if in_hand.is_none() {
-                in_hand = letters.recv().await;
-            }
-            let Some(letter) = &in_hand else { break };
-            let posted = post(&client, &initiator, letter).await;
-            let Some(letter) = in_hand.take() else { break };
-            outbox.done();
-            match posted {
-                Posted::Taken => offerer.delivered(&letter),
-                Posted::Refused { reason } => {
-                    let receiver = letter.to.clone();
-                    offerer.give_up(&receiver, letter, reason).await;
-                }
-                Posted::ByOther => offerer.take_back(letter),
-            }
-        }
-    };
+    let deliver =
+        deliver(&*offerer, &client, &initiator, &mut letters, &mut in_hand, &outbox);
     tokio::select! {
         () = work => {}
         () = deliver => {}

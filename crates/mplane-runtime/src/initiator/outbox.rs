@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use mplane::access::Identity;
 use mplane::message::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
 use super::{Initiator, Offerer, Pause, later, shown};
@@ -44,6 +44,8 @@ pub struct Outbox {
     letters: mpsc::UnboundedSender<Letter>,
     /// How many have been put in and are not posted.
     waiting: Arc<AtomicUsize>,
+    /// Tells when somebody else than the receiver of a letter was there.
+    others: Arc<Notify>,
 }
 
 /// An outbox from which nothing is posted any more.
@@ -55,7 +57,7 @@ impl Outbox {
     /// Makes an outbox, and where its letters come out.
     pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Letter>) {
         let (letters, receiver) = mpsc::unbounded_channel();
-        (Self { letters, waiting: Arc::default() }, receiver)
+        (Self { letters, waiting: Arc::default(), others: Arc::default() }, receiver)
     }
 
     /// Puts a letter in.
@@ -74,6 +76,12 @@ impl Outbox {
         self.letters.same_channel(&other.letters)
     }
 
+    /// Waits until somebody else was there than the receiver of a letter: whoever is there now
+    /// is to know what is offered, and the receiver gets the letter when it is back.
+    pub(super) async fn somebody_else(&self) {
+        self.others.notified().await;
+    }
+
     /// Takes note that a letter is done with.
     pub(super) fn done(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -82,6 +90,37 @@ impl Outbox {
     /// Says whether so much waits that no more should come of what is fetched.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= WAITING
+    }
+}
+
+/// Delivers letters, one after the other. The one in hand outlives this, when it is dropped.
+pub(super) async fn deliver(
+    offerer: &dyn Offerer,
+    client: &HttpClient,
+    initiator: &Initiator,
+    letters: &mut mpsc::UnboundedReceiver<Letter>,
+    in_hand: &mut Option<Letter>,
+    outbox: &Outbox,
+) {
+    loop {
+        if in_hand.is_none() {
+            *in_hand = letters.recv().await;
+        }
+        let Some(letter) = &*in_hand else { return };
+        let posted = post(client, initiator, letter).await;
+        let Some(letter) = in_hand.take() else { return };
+        outbox.done();
+        match posted {
+            Posted::Taken => offerer.delivered(&letter),
+            Posted::Refused { reason } => {
+                let receiver = letter.to.clone();
+                offerer.give_up(&receiver, letter, reason).await;
+            }
+            Posted::ByOther => {
+                offerer.take_back(letter);
+                outbox.others.notify_one();
+            }
+        }
     }
 }
 
@@ -117,7 +156,7 @@ pub(super) async fn deliver_last(
 }
 
 /// What became of a letter.
-pub(super) enum Posted {
+enum Posted {
     /// Its receiver has it.
     Taken,
     /// Its receiver refuses it for good.
@@ -127,11 +166,7 @@ pub(super) enum Posted {
 }
 
 /// Posts a receipt, result or exception until it is taken or refused.
-pub(super) async fn post(
-    client: &HttpClient,
-    initiator: &Initiator,
-    letter: &Letter,
-) -> Posted {
+async fn post(client: &HttpClient, initiator: &Initiator, letter: &Letter) -> Posted {
     let mut pause = Pause::default();
     loop {
         match post_once(client, initiator, letter).await {

@@ -227,32 +227,42 @@ impl Directory {
     }
 
     /// Says whether a capability of a component would be taken, while so many others of it are
-    /// on their way.
+    /// on their way. If so, returns whether it takes a place of its own: one that is known, or
+    /// has the label of another, does not.
     pub fn check(
         &self,
         from: &Identity,
         capability: &Capability,
         others: usize,
-    ) -> Result<(), RegisterError> {
+    ) -> Result<bool, RegisterError> {
         if capability.label().is_some_and(is_of_many) {
             return Err(RegisterError::OfMany);
         }
-        let Some(component) = self.components.get(from) else {
-            return if self.components.len() >= COMPONENTS {
-                Err(RegisterError::Components)
-            } else {
-                Ok(())
-            };
-        };
-        let is_known = component.capabilities.contains_key(&capability.token());
+        let component = self.components.get(from);
+        if component.is_none() && self.components.len() >= COMPONENTS {
+            return Err(RegisterError::Components);
+        }
+        let offered = component.map(|component| &component.capabilities);
+        let has_token = offered.is_some_and(|it| it.contains_key(&capability.token()));
+        if has_token || self.same_label(from, capability).is_some() {
+            return Ok(false);
+        }
         let most = match from.class() {
             Class::Supervisor => CAPABILITIES_OF_SUPERVISOR,
             _ => CAPABILITIES,
         };
-        if component.capabilities.len() + others >= most && !is_known {
+        if offered.map_or(0, BTreeMap::len) + others >= most {
             return Err(RegisterError::Capabilities { most });
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Returns the token under which a component offers something with the label of a
+    /// capability.
+    fn same_label(&self, from: &Identity, capability: &Capability) -> Option<&Token> {
+        let of_label = self.by_label.get(capability.label()?)?;
+        let mut of_name = of_label.get(from.common_name())?.iter();
+        of_name.find(|(who, _)| who == from).map(|(_, token)| token)
     }
 
     /// Takes note of a component.
@@ -308,10 +318,7 @@ impl Directory {
         }
         // A label names one capability of a component: a new one under it replaces.
         self.withdraw(from, &token);
-        let of_label = capability.label().and_then(|label| self.by_label.get(label));
-        let of_name = of_label.and_then(|of_label| of_label.get(from.common_name()));
-        let same = of_name.into_iter().flatten().find(|(who, _)| who == from);
-        if let Some((_, same)) = same.cloned() {
+        if let Some(same) = self.same_label(from, &capability).cloned() {
             self.withdraw(from, &same);
         }
         let Some(component) = self.components.get_mut(from) else { return false };
@@ -359,20 +366,27 @@ impl Directory {
         true
     }
 
-    /// Takes note that a component begins to register all that it offers.
-    pub fn begin_registration(&mut self, from: &Identity) {
-        if let Some(component) = self.components.get_mut(from) {
-            component.round += 1;
-        }
+    /// Takes note that a component registers something, and `begins` to register all that it
+    /// offers if that is so. Returns the round in which it is.
+    pub fn registration(&mut self, from: &Identity, begins: bool) -> u64 {
+        self.components.get_mut(from).map_or(0, |component| {
+            component.round += u64::from(begins);
+            component.round
+        })
     }
 
-    /// Returns what a component has not registered since it began to register all that it
-    /// offers. If that was before this directory was made, nothing is known.
-    pub fn end_registration(&self, from: &Identity) -> Vec<Token> {
-        let Some(component) = self.components.get(from) else { return Vec::new() };
-        let older = |(_, it): &(&Token, &Registered)| it.round < component.round;
-        let older = component.capabilities.iter().filter(older);
-        older.map(|(token, _)| token.clone()).collect()
+    /// Returns what a component has last registered before a round began.
+    pub fn before_round(&self, from: &Identity, round: u64) -> Vec<Token> {
+        let offered = self.components.get(from).map(|known| &known.capabilities);
+        let offered = offered.into_iter().flatten();
+        let before = offered.filter(|(_, registered)| registered.round < round);
+        before.map(|(token, _)| token.clone()).collect()
+    }
+
+    /// Says whether a component has last registered something before a round began.
+    pub fn is_before_round(&self, from: &Identity, token: &Token, round: u64) -> bool {
+        let known = self.components.get(from).and_then(|it| it.capabilities.get(token));
+        known.is_some_and(|registered| registered.round < round)
     }
 
     /// Forgets a component, with all that it offers.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{GRACE, Relay};
 use crate::directory::Component;
 use crate::fan_out;
-use crate::life::{Effect, End, State};
+use crate::life::{Asked, Effect, End, State};
 use crate::metrics::{RefusedLabel, RefusedReason, Transaction};
 use crate::store::{Acceptance, Id, Known, New, Room, Stepped, StoreError, Told};
 
@@ -336,11 +336,7 @@ impl Relay {
         asked: &Specification,
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
-        let reply = self.state_of(from, &asked.token(), now).await?;
-        Ok(match reply.pending {
-            Some(_) => Reply { message: Receipt::of(asked).into(), ..reply },
-            None => reply,
-        })
+        self.state(from, &asked.token(), Wants::Receipt, now).await
     }
 
     /// Answers a redemption, and has the results so far of a repeat asked for, which the next
@@ -366,6 +362,17 @@ impl Relay {
         &self,
         from: &Identity,
         token: &Token,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        self.state(from, token, Wants::Results, now).await
+    }
+
+    /// Answers a client with what there is, as far as it wants it.
+    async fn state(
+        &self,
+        from: &Identity,
+        token: &Token,
+        wants: Wants,
         now: Timestamp,
     ) -> Result<Reply, StoreError> {
         let Some(told) = self.store.told(from, token).await? else {
@@ -395,7 +402,9 @@ impl Relay {
                 let Ok(Message::Specification(asked)) = asked else {
                     return Ok(unreadable("cannot be told: its registry is not here"));
                 };
-                let message = if known.is_whole {
+                let message = if wants == Wants::Receipt {
+                    Receipt::of(&asked).into()
+                } else if known.is_whole {
                     self.whole_so_far(known.id, &asked, now).await?
                 } else {
                     let so_far = so_far
@@ -438,28 +447,35 @@ impl Relay {
             } else {
                 vec![(known.id, known.component, false)]
             };
+            let open = open(&parts);
+            let stepped = self.store.interrupted(open, now).await?;
             // A failure at one must not cost the others.
             let mut failed = None;
-            for (id, component, is_settled) in parts {
-                if is_settled {
-                    continue;
-                }
-                match self.store.interrupted(id, now).await {
-                    Ok(Some(Stepped { effect: Effect::Wake, .. })) => {
-                        self.wake(&component);
-                    }
-                    Ok(Some(Stepped { effect: Effect::Settle(end), .. })) => {
+            for Stepped { id, effect } in stepped {
+                match effect {
+                    Effect::Wake => self.wake_for(id, &parts),
+                    Effect::Settle(end) => {
                         failed = failed.or(self.settled(id, end, now).await.err());
                     }
-                    Ok(_) => {}
-                    Err(error) => failed = failed.or(Some(error)),
+                    _ => {}
                 }
             }
             if let Some(error) = failed {
                 return Err(error);
             }
         }
-        self.state_of(from, token, now).await
+        // What runs may yield something more.
+        self.state(from, token, Wants::Receipt, now).await
+    }
+
+    /// Has the component of a part fetch what is queued for it.
+    fn wake_for(&self, id: Id, parts: &[(Id, Identity, bool)]) {
+        // They are in the order of their names.
+        if let Ok(at) = parts.binary_search_by_key(&id, |(part, _, _)| *part)
+            && let Some((_, component, _)) = parts.get(at)
+        {
+            self.wake(component);
+        }
     }
 
     /// Has components asked for the results so far of a repeat. References are not: they
@@ -477,25 +493,40 @@ impl Relay {
         if known.asked.is_none_or(|asked| !asked.contains("\"repeat ")) {
             return Ok(());
         }
-        let parts = if known.is_whole {
+        let is_free = known.life.progress == Asked::Unasked;
+        let mut parts = if known.is_whole {
             self.store.parts(known.id).await?
-        } else {
+        } else if known.life.state == State::Receipted && is_free {
             vec![(known.id, known.component, false)]
+        } else {
+            return Ok(());
         };
-        for (id, component, is_settled) in parts {
-            let is_ours = self.look(|directory| {
-                let component = directory.component(&component);
+        self.look(|directory| {
+            parts.retain(|(_, component, _)| {
+                let component = directory.component(component);
                 component.is_some_and(Component::starts_nothing_twice)
             });
-            if is_ours
-                && !is_settled
-                && self.store.ask_progress(id, now).await? == Effect::Wake
-            {
-                self.wake(&component);
-            }
+        });
+        for id in self.store.ask_progress(open(&parts), now).await? {
+            self.wake_for(id, &parts);
         }
         Ok(())
     }
+}
+
+/// Returns the parts that have not ended.
+fn open(parts: &[(Id, Identity, bool)]) -> Vec<Id> {
+    let open = parts.iter().filter(|(_, _, has_ended)| !has_ended);
+    open.map(|(id, _, _)| *id).collect()
+}
+
+/// What a client wants to be told of what has not ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// That it is here.
+    Receipt,
+    /// The results so far, if there are some.
+    Results,
 }
 
 /// Says how a specification ended of which nothing is kept.

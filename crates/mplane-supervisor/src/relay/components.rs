@@ -19,7 +19,7 @@ use super::Relay;
 use crate::directory::{About, Dialect, RegisterError};
 use crate::life::Effect;
 use crate::metrics::Transaction;
-use crate::store::{Handed, Reported, StoreError};
+use crate::store::{AFTER_INTERRUPT, Handed, Reported, StoreError};
 
 /// How often components come that are told when, in seconds: as often as references do when
 /// nobody tells them.
@@ -41,20 +41,24 @@ impl Relay {
                     // What they write for "any time".
                     capability.set_when(When::now_to_future());
                 }
-                {
+                let takes_a_place = {
                     let mut shared = self.shared();
                     shared.policy.permit_offer(from, &CapabilityName::of(&capability))?;
                     // Many of one message are on their way at once.
                     let others =
                         shared.registering.get(from).copied().unwrap_or_default();
-                    shared.directory.check(from, &capability, others)?;
-                    *shared.registering.entry(from.clone()).or_default() += 1;
-                }
+                    let takes_a_place =
+                        shared.directory.check(from, &capability, others)?;
+                    if takes_a_place {
+                        *shared.registering.entry(from.clone()).or_default() += 1;
+                    }
+                    takes_a_place
+                };
                 let storing =
                     self.store.register(from, &capability, features, dialect, now);
                 let stored = self.timed(Transaction::register, storing).await;
                 let mut shared = self.shared();
-                if let Some(others) = shared.registering.get_mut(from) {
+                if takes_a_place && let Some(others) = shared.registering.get_mut(from) {
                     *others -= 1;
                     if *others == 0 {
                         shared.registering.remove(from);
@@ -82,22 +86,27 @@ impl Relay {
         }
     }
 
-    /// Takes note that a component begins to register all that it offers.
-    pub fn registration_begins(&self, from: &Identity) {
-        self.shared().directory.begin_registration(from);
+    /// Takes note that a component registers capabilities, from the first of all that it
+    /// offers on if this `begins` with it. Returns the round that is to be named at its end.
+    pub fn registration(&self, from: &Identity, begins: bool) -> u64 {
+        self.shared().directory.registration(from, begins)
     }
 
     /// Takes note that a component has registered all that it offers: what it offered before
-    /// it began is not offered any more.
+    /// the round began is not offered any more.
     pub async fn registration_ends(
         &self,
         from: &Identity,
+        round: u64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let gone = self.shared().directory.end_registration(from);
+        let gone = self.shared().directory.before_round(from, round);
         for token in &gone {
-            self.store.withdraw(from, token, "not offered any more", now).await?;
-            self.shared().directory.withdraw(from, token);
+            // It may be registered once more meanwhile.
+            if self.shared().directory.is_before_round(from, token, round) {
+                self.store.withdraw(from, token, "not offered any more", now).await?;
+                self.shared().directory.withdraw(from, token);
+            }
         }
         if !gone.is_empty() {
             info!(component = %from, capabilities = gone.len(), "does not offer any more");
@@ -138,7 +147,7 @@ impl Relay {
     }
 
     /// Has handed out again what may not have reached components.
-    pub(super) async fn handed_again(
+    pub(crate) async fn handed_again(
         &self,
         components: Vec<Identity>,
         why: &'static str,
@@ -225,6 +234,9 @@ impl Relay {
         let mut messages = Vec::with_capacity(handed.len());
         for handed in handed {
             let id = handed.id();
+            if let Handed::Interrupt { .. } = handed {
+                self.look_before(now.checked_add(AFTER_INTERRUPT).ok());
+            }
             if let Handed::Specification { accepted, .. } = handed {
                 self.metrics.handed.inc();
                 let waited = now.duration_since(accepted).as_secs_f64();
@@ -283,7 +295,7 @@ impl Relay {
         }
         let reported = self.store.reported(from, &token).await?.ok_or_else(unexpected)?;
         let message = self.to_client(&reported, from, message);
-        let delivered = self.delivered(&reported, from, message, now);
+        let delivered = self.delivered(&reported, from, &token, message, now);
         let stepped = self.timed(Transaction::deliver, delivered).await?;
         info!(specification = stepped.id.0, component = %from, %kind, "reported");
         match stepped.effect {

@@ -33,7 +33,6 @@ pub use self::clients::Reply;
 use self::clients::exception;
 pub use self::components::{OfferError, ReportError};
 pub use self::hand_out::HandOut;
-pub(crate) use self::repeat::are_all;
 use crate::directory::{Dialect, Directory, Presence};
 use crate::life::{Effect, End};
 use crate::metrics::{
@@ -75,9 +74,13 @@ pub struct Relay {
     redeeming: Waiters<Id>,
     /// Counts changes of what is offered, or to whom.
     offers: watch::Sender<u64>,
-    /// Held while the results of a repeat that come one by one are put together.
-    joining: tokio::sync::Mutex<()>,
+    /// Of these one is held while the results of a repeat that come one by one are put
+    /// together; which, its specification says.
+    turns: Vec<tokio::sync::Mutex<()>>,
 }
+
+/// Repeats whose results are put together at once, at most.
+const TURNS: usize = 64;
 
 /// What is in memory.
 #[derive(Debug)]
@@ -174,7 +177,7 @@ impl Relay {
             fetching: Waiters::default(),
             redeeming: Waiters::default(),
             offers: watch::Sender::new(0),
-            joining: tokio::sync::Mutex::default(),
+            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
         };
         // Those whose last part ended just before the end.
         relay.complete(None, now).await?;

@@ -5,33 +5,54 @@ use jiff::Timestamp;
 use mplane::access::Identity;
 use mplane::json;
 use mplane::limits;
-use mplane::message::{Envelope, Message, ResultStatement};
+use mplane::message::{Envelope, Message};
+use mplane::token::Token;
 use mplane::when::When;
+use mplane_runtime::stored::message_text;
+use tracing::warn;
 
 use super::Relay;
 use crate::life::{Effect, End, Event};
-use crate::store::{Reported, Stepped, StoreError};
+use crate::store::{Id, Reported, Stepped, StoreError};
+
+/// Bytes of the results of a repeat that are put together, the oldest go first: the largest
+/// message, with room for what it says besides.
+const JOINED_BYTES: usize = limits::MESSAGE_BYTES / 8 * 7;
 
 impl Relay {
-    /// Takes what a component delivers, as the client is to see it.
+    /// Takes what a component delivers of what was handed to it with a token, as the client is
+    /// to see it.
     pub(super) async fn delivered(
         &self,
         reported: &Reported,
         from: &Identity,
+        token: &Token,
         message: Message,
         now: Timestamp,
     ) -> Result<Stepped, StoreError> {
-        let repeat = self.repeat_of(reported, from);
-        let event = match (&message, repeat) {
-            (Message::Result(result), Some(repeat)) if !reported.life.is_settled() => {
-                return self.join(reported, from, result, &repeat, now).await;
+        let Some(repeat) = self.repeat_of(reported, from) else {
+            let event = match message {
+                Message::Envelope(_) => Event::DeliveredSeveral { are_all: true },
+                Message::Exception(_) => Event::Delivered(End::Exception),
+                _ => Event::Delivered(End::Result),
+            };
+            return self.store.delivered(reported, event, &message, now).await;
+        };
+        // What is there is read, and written again with what comes: one after the other.
+        let _turn = self.take_turn(reported.id).await;
+        let now_reported = self.store.reported(from, token).await?;
+        let reported = now_reported.as_ref().unwrap_or(reported);
+        let event = match &message {
+            Message::Envelope(results) => {
+                let are_all = results.are_all_of(&repeat, now);
+                Event::DeliveredSeveral { are_all }
             }
-            (Message::Envelope(results), Some(repeat)) => {
-                Event::DeliveredSeveral { are_all: are_all(&repeat, results, now) }
+            Message::Exception(_) if !reported.life.has_results => {
+                Event::Delivered(End::Exception)
             }
-            (Message::Envelope(_), None) => Event::DeliveredSeveral { are_all: true },
-            (Message::Exception(_), _) => Event::Delivered(End::Exception),
-            _ => Event::Delivered(End::Result),
+            _ if reported.life.is_settled() => Event::Delivered(End::Result),
+            // It is one of several, or why no more come.
+            _ => return self.join(reported, from, message, &repeat, now).await,
         };
         self.store.delivered(reported, event, &message, now).await
     }
@@ -49,60 +70,89 @@ impl Relay {
         }
     }
 
-    /// Adds one result to those of a repeat: some components deliver each when it is there.
-    /// The first of each occurrence wins. The end of the temporal scope ends them.
+    /// Waits until nobody else puts results of a specification together.
+    async fn take_turn(&self, id: Id) -> tokio::sync::MutexGuard<'_, ()> {
+        let turns = u64::try_from(self.turns.len()).unwrap_or(1);
+        let turn = usize::try_from(id.0 % turns).unwrap_or_default();
+        self.turns[turn].lock().await
+    }
+
+    /// Adds to the results of a repeat what comes by itself: some components deliver each when
+    /// it is there. The first of each measurement wins; the end of the temporal scope ends
+    /// them. An exception does so at once, and stands behind the results.
     async fn join(
         &self,
         reported: &Reported,
         from: &Identity,
-        result: &ResultStatement,
+        message: Message,
         repeat: &When,
         now: Timestamp,
     ) -> Result<Stepped, StoreError> {
-        let _one_by_one = self.joining.lock().await;
         let id = reported.id;
-        let kept = self.store.result(id).await?;
-        let kept = kept.and_then(|text| {
-            json::decode(text.as_bytes(), self.registries_of(from)).ok()
-        });
+        let text = self.store.result(id).await?;
+        let mut bytes = text.as_ref().map_or(0, String::len);
+        let kept =
+            text.map(|text| json::decode(text.as_bytes(), self.registries_of(from)));
         let mut results = match kept {
-            Some(Message::Envelope(results)) => results.into_messages(),
-            _ => Vec::new(),
+            None => Vec::new(),
+            Some(Ok(Message::Envelope(kept))) => kept.into_messages(),
+            Some(other) => {
+                warn!(specification = id.0, ?other, "results so far cannot be read");
+                let detail = "the results so far cannot be read".to_owned();
+                return self.not_kept(id, detail, now).await;
+            }
         };
-        let same = results.iter().find_map(|known| match known {
-            Message::Result(known) if known.when() == result.when() => Some(known),
-            _ => None,
-        });
-        match same {
-            Some(same) if same == result => {
+        let start = start_of(&message, now);
+        let same =
+            results.iter().find(|known| start.is_some() && start_of(known, now) == start);
+        if let Some(same) = same {
+            if *same == message {
                 return Ok(Stepped { id, effect: Effect::Nothing });
             }
-            Some(_) => {
-                let what = "something else delivered, not kept";
-                let detail = format!("the result of {}", result.when());
-                self.store.noted(id, what, detail, now).await?;
-                return Ok(Stepped { id, effect: Effect::TooLate });
-            }
-            None => results.push(result.clone().into()),
+            let detail = format!("another result of {}", start.unwrap_or(now));
+            return self.not_kept(id, detail, now).await;
         }
-        let envelope = together(reported, results, repeat, now);
-        let event = Event::DeliveredSeveral { are_all: false };
+        let are_all = matches!(message, Message::Exception(_));
+        bytes += message_text(&message).len();
+        results.push(message);
+        let envelope = together(reported, results, bytes, repeat, now);
+        let event = Event::DeliveredSeveral { are_all };
         self.store.delivered(reported, event, &envelope.into(), now).await
+    }
+
+    /// Notes that something was delivered that is not kept.
+    async fn not_kept(
+        &self,
+        id: Id,
+        detail: String,
+        now: Timestamp,
+    ) -> Result<Stepped, StoreError> {
+        let what = "something else delivered, not kept";
+        self.store.noted(id, what, detail, now).await?;
+        Ok(Stepped { id, effect: Effect::TooLate })
     }
 }
 
-/// Puts results of a repeat together, in the order of their starts.
+/// Puts what came of a repeat together, in the order of the starts, as much as one message may
+/// hold.
 fn together(
     reported: &Reported,
     mut results: Vec<Message>,
+    bytes: usize,
     repeat: &When,
     now: Timestamp,
 ) -> Envelope {
-    results.sort_by_key(|result| start_of(result, now));
+    // Exceptions have no start, and stand at the end.
+    results.sort_by_key(|result| {
+        let start = start_of(result, now);
+        (start.is_none(), start)
+    });
+    let each = bytes.div_ceil(results.len().max(1)).max(1);
+    let most = (JOINED_BYTES / each).clamp(1, limits::ENVELOPE_CONTENTS);
     let starts = results.iter().filter_map(|result| start_of(result, now));
     let (first, last) = (starts.clone().min(), starts.max());
     let mut envelope = Envelope::of(results).with_content("result");
-    envelope.keep_last(limits::ENVELOPE_CONTENTS);
+    envelope.keep_last(most);
     envelope.set_token(Some(reported.token.clone()));
     envelope.set_label(reported.label.clone());
     let scope = When::between(first.unwrap_or(now), last.unwrap_or(now));
@@ -115,68 +165,5 @@ fn start_of(message: &Message, now: Timestamp) -> Option<Timestamp> {
     match message {
         Message::Result(result) => result.when().bounds(now).start,
         _ => None,
-    }
-}
-
-/// Says whether results of a repeat are all of them: their scope reaches its end or, of one
-/// without end, beyond the start of the latest. Results so far reach to that start. Who does
-/// not say how far they are has all, as references do.
-pub(crate) fn are_all(repeat: &When, results: &Envelope, now: Timestamp) -> bool {
-    let bounds = results.when().map(|when| when.bounds(now));
-    let Some((start, end)) = bounds.and_then(|it| Some((it.start?, it.end?))) else {
-        return true;
-    };
-    let reaches_the_end = repeat.bounds(start).end.is_some_and(|last| end >= last);
-    let latest = results.messages().iter().filter_map(|it| start_of(it, now)).max();
-    reaches_the_end || end > latest.unwrap_or(start)
-}
-
-#[cfg(test)]
-mod tests {
-    use mplane::message::{Capability, Specification, Statement, Table};
-
-    use super::*;
-
-    fn time(minutes: i64) -> Timestamp {
-        Timestamp::from_second(minutes * 60).unwrap()
-    }
-
-    fn results(starts: &[i64], from: i64, until: i64) -> Envelope {
-        let scope = "now ... future".parse().unwrap();
-        let specification =
-            Specification::of(&Capability::new(Statement::measure(scope)));
-        let result = |start: &i64| {
-            let when = When::between(time(*start), time(*start + 1));
-            let table = Table::new(specification.columns());
-            ResultStatement::of(&specification, when, table).into()
-        };
-        let mut envelope = Envelope::of(starts.iter().map(result).collect());
-        envelope.set_when(Some(When::between(time(from), time(until))));
-        envelope
-    }
-
-    #[test]
-    fn results_are_all_where_their_scope_reaches_the_end() {
-        for (repeat, starts, from, until, expected) in [
-            ("repeat now + 1h / 10m", &[0, 10][..], 0, 10, false),
-            ("repeat now + 1h / 10m", &[0, 10], 0, 60, true),
-            ("repeat now + 1h / 10m", &[0, 60], 0, 60, true),
-            // Interrupted, and so far.
-            ("repeat now ... future / 10m", &[0, 10], 0, 10, false),
-            ("repeat now ... future / 10m", &[0, 10], 0, 12, true),
-            ("repeat now ... future / 10m", &[], 0, 0, false),
-            // It began late.
-            ("repeat 1970-01-01 00:00 ... 1970-01-01 01:00 / 10m", &[10], 5, 10, false),
-            ("repeat 1970-01-01 00:00 ... 1970-01-01 01:00 / 10m", &[10], 5, 60, true),
-        ] {
-            let repeat: When = repeat.parse().unwrap();
-            let are_all = are_all(&repeat, &results(starts, from, until), time(1_000));
-            assert_eq!(are_all, expected, "{repeat}: {starts:?} until {until}");
-        }
-        let repeat = "repeat now + 1h / 10m".parse().unwrap();
-        assert!(
-            are_all(&repeat, &Envelope::of(Vec::new()), time(0)),
-            "nobody says how far"
-        );
     }
 }

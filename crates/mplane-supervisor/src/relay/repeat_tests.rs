@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mplane::message::{
-    Envelope, Interrupt, Message, Receipt, Redemption, ResultStatement, Specification,
-    Table,
+    Envelope, Exception, Interrupt, Message, Receipt, Redemption, ResultStatement,
+    Specification, Table,
 };
 use mplane::primitive::Value;
 use mplane::when::When;
@@ -191,4 +191,39 @@ async fn a_repeat_that_goes_on_keeps_its_results_however_much_there_is() {
     );
     let fetched = bench.fetch("a").await;
     assert!(fetched.iter().any(|it| matches!(it, Message::Interrupt(_))), "{fetched:?}");
+}
+
+#[tokio::test]
+async fn an_exception_ends_a_repeat_and_costs_none_of_its_results() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let scope = "repeat now + 1h / 1m { now + 5s / 1s }";
+    let token = bench.ask("me", asked("ping-0", scope)).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
+    bench.report("a", measured(&handed, 0)).await.unwrap();
+    let gone = Exception::new(Some(handed.token()), "no specification of yours");
+    bench.report("a", gone).await.unwrap();
+    let reply = bench.ask("me", Redemption::token_only("measure", token)).await;
+    let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
+    assert!(reply.pending.is_none(), "{reply:?}");
+    let kinds: Vec<_> = all.messages().iter().map(|it| it.kind().key()).collect();
+    assert_eq!(kinds, ["result", "exception"]);
+}
+
+#[tokio::test]
+async fn a_repeat_without_end_that_was_interrupted_ends_some_time() {
+    let mut bench = Bench::with(&[("a", "10.0.0.1")]).await;
+    let scope = "repeat now ... future / 1m { now + 5s / 1s }";
+    let token = bench.ask("me", asked("ping-0", scope)).await.message.token().unwrap();
+    let handed = bench.fetch_specification("a").await;
+    bench.report("a", measured(&handed, 0)).await.unwrap();
+    assert_eq!(bench.relay.poll_timeout(), Some(noon() + SignedDuration::from_secs(10)));
+    let reply = bench.ask("me", Interrupt::token_only("measure", token.clone())).await;
+    assert!(matches!(reply.message, Message::Receipt(_)), "more may come: {reply:?}");
+    assert_eq!(bench.fetch("a").await.len(), 1);
+    bench.report("a", measured(&handed, 1)).await.unwrap();
+    bench.now += crate::store::AFTER_INTERRUPT;
+    bench.relay.handle_timeout(bench.now).await.unwrap();
+    let reply = bench.ask("me", Redemption::token_only("measure", token)).await;
+    let Message::Envelope(all) = &reply.message else { panic!("{reply:?}") };
+    assert_eq!((all.len(), reply.pending), (2, None));
 }

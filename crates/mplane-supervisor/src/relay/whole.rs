@@ -10,6 +10,7 @@ use mplane::message::{Exception, Message, Receipt, Specification};
 use mplane::primitive::Value;
 use mplane::registry::PLATFORM;
 use mplane::token::Token;
+use mplane_runtime::at_length;
 use mplane_runtime::tls::fresh_token;
 use tracing::{info, warn};
 
@@ -196,12 +197,20 @@ impl Relay {
     /// Returns what the parts of a specification for many components have yielded so far.
     async fn yielded(&self, whole: Id) -> Result<Vec<Yield>, StoreError> {
         let mut yielded = Vec::new();
+        let mut room = fan_out::MERGED_BYTES;
         for (part, component, _) in self.store.parts(whole).await? {
             let text = self.store.result(part).await?;
             let bytes = text.as_ref().map_or(0, String::len);
-            let message = text
-                .and_then(|text| json::decode(text.as_bytes(), &self.registries).ok());
-            yielded.push(Yield { component, message, bytes });
+            // What has no room in one result is not held here either.
+            let text = text.filter(|_| bytes <= room);
+            let has_room = text.is_some() || bytes == 0;
+            room -= text.as_ref().map_or(0, String::len);
+            let decode = |text: String| {
+                let decode = || json::decode(text.as_bytes(), &self.registries).ok();
+                at_length(bytes, decode)
+            };
+            let message = text.and_then(decode);
+            yielded.push(Yield { component, message, bytes, has_room });
         }
         Ok(yielded)
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mplane::access::{CapabilityName, Identity};
 use mplane::features::Features;
 use mplane::message::{Capability, Message};
@@ -60,6 +60,10 @@ const HAND_OUT: i64 = 100;
 /// Refusals of one client that are kept, the oldest go first: they are for people who ask
 /// soon. Others are not forgotten for a client that is refused again and again.
 const REFUSALS: i64 = 1_000;
+
+/// How long after an interrupt was handed out a specification without end may still yield
+/// something: components may be away for a while, and deliver what they have then.
+pub const AFTER_INTERRUPT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Names a specification within one supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -577,6 +581,7 @@ impl Store {
                         }
                         Effect::HandInterrupt => {
                             note(connection, id, now, "interrupt handed", None)?;
+                            end_some_time(connection, id, now)?;
                             let (text, _) = read(connection)?;
                             handed.push(Handed::Interrupt { id, text });
                         }
@@ -683,37 +688,50 @@ impl Store {
         Ok(written.await?)
     }
 
-    /// Takes an interrupt of a client. `None` if it has no such specification.
+    /// Takes an interrupt of a client: of a specification, or of all parts of one. Returns what
+    /// each has come to.
     pub async fn interrupted(
         &self,
-        id: Id,
+        ids: Vec<Id>,
         now: Timestamp,
-    ) -> Result<Option<Stepped>, StoreError> {
+    ) -> Result<Vec<Stepped>, StoreError> {
         let written = self.control.call(move |connection| {
-            let Some(life) = life_of(connection, id)? else { return Ok(None) };
-            let effect = advance(connection, id, life, Event::Interrupted, now)?;
-            match effect {
-                Effect::Settle(_) => {
-                    let detail = "nobody had fetched it";
-                    note(connection, id, now, "interrupted", Some(detail))?;
+            let mut stepped = Vec::with_capacity(ids.len());
+            for id in ids {
+                let Some(life) = life_of(connection, id)? else { continue };
+                let effect = advance(connection, id, life, Event::Interrupted, now)?;
+                match effect {
+                    Effect::Settle(_) => {
+                        let detail = "nobody had fetched it";
+                        note(connection, id, now, "interrupted", Some(detail))?;
+                    }
+                    Effect::Wake => {
+                        note(connection, id, now, "interrupt asked for", None)?;
+                    }
+                    _ => {}
                 }
-                Effect::Wake => note(connection, id, now, "interrupt asked for", None)?,
-                _ => {}
+                stepped.push(Stepped { id, effect });
             }
-            Ok(Some(Stepped { id, effect }))
+            Ok(stepped)
         });
         Ok(written.await?)
     }
 
-    /// Has the component asked for the results so far, unless it is being asked.
+    /// Has components asked for the results so far, unless they are being asked. Returns those
+    /// specifications of which there is something to fetch now.
     pub async fn ask_progress(
         &self,
-        id: Id,
+        ids: Vec<Id>,
         now: Timestamp,
-    ) -> Result<Effect, StoreError> {
+    ) -> Result<Vec<Id>, StoreError> {
         let written = self.control.call(move |connection| {
-            let Some(life) = life_of(connection, id)? else { return Ok(Effect::Nothing) };
-            advance(connection, id, life, Event::ProgressAsked, now)
+            let mut woken = Vec::new();
+            for id in ids {
+                let Some(life) = life_of(connection, id)? else { continue };
+                let effect = advance(connection, id, life, Event::ProgressAsked, now)?;
+                woken.extend((effect == Effect::Wake).then_some(id));
+            }
+            Ok(woken)
         });
         Ok(written.await?)
     }
@@ -835,6 +853,22 @@ fn tally(connection: &Connection, kind: &str, name: &str) -> rusqlite::Result<u6
         .query_row(params![kind, name], |row| row.get(0))
         .optional()?;
     Ok(u64::try_from(tally.unwrap_or_default()).unwrap_or_default())
+}
+
+/// Has a specification without end given up some time after the component was told to stop.
+fn end_some_time(
+    connection: &Connection,
+    id: Id,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let end = now.checked_add(AFTER_INTERRUPT).unwrap_or(Timestamp::MAX);
+    connection
+        .prepare_cached(
+            "UPDATE specification SET deadline_us = ?2
+             WHERE id = ?1 AND deadline_us IS NULL",
+        )?
+        .execute(params![id.number(), end.as_microsecond()])
+        .map(drop)
 }
 
 /// Writes how large what is kept of a specification is.

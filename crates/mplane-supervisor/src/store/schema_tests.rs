@@ -50,8 +50,8 @@ async fn what_is_open_is_counted_as_it_changes() {
     // What is nothing is not kept, and comes back.
     bench.store.sweep(FORGET, NOON).await.unwrap();
     let word: Message = Exception::new(Some(token("1")), "interrupted").into();
-    bench.store.interrupted(first, NOON).await.unwrap();
-    bench.store.interrupted(third, NOON).await.unwrap();
+    bench.store.interrupted(vec![first], NOON).await.unwrap();
+    bench.store.interrupted(vec![third], NOON).await.unwrap();
     check("interrupted", 2);
     bench.store.expire(after(31)).await.unwrap();
     check("offered again", 2);

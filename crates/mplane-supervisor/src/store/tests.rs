@@ -252,15 +252,16 @@ async fn an_interrupt_is_handed_out_once_to_who_has_the_specification() {
     let (id, _) = bench.accept("me", "t", "a").await;
     bench.fetch("a", NOON).await;
     let effect = async || {
-        bench.store.interrupted(id, NOON).await.unwrap().map(|stepped| stepped.effect)
+        let stepped = bench.store.interrupted(vec![id], NOON).await.unwrap();
+        stepped.first().map(|stepped| stepped.effect)
     };
     assert_eq!(effect().await, Some(Effect::Wake));
     assert_eq!(effect().await, Some(Effect::Nothing));
     assert_eq!(bench.fetch("a", NOON).await, [id]);
     assert!(bench.fetch("a", NOON).await.is_empty());
     let (queued, _) = bench.accept("me", "u", "a").await;
-    let stepped = bench.store.interrupted(queued, NOON).await.unwrap().unwrap();
-    assert_eq!(stepped.effect, Effect::Settle(End::Interrupted));
+    let stepped = bench.store.interrupted(vec![queued], NOON).await.unwrap();
+    assert_eq!(stepped[0].effect, Effect::Settle(End::Interrupted));
     assert!(bench.store.result(queued).await.unwrap().is_none(), "nothing came of it");
 }
 
@@ -378,7 +379,12 @@ async fn results_so_far_are_kept_and_told_until_others_come() {
     let handed = token(&format!("handed-{}", id.0));
     bench.store.promised(&probe("a"), &handed, NOON).await.unwrap().unwrap();
     assert!(!bench.store.is_unanswered(&probe("a")).await.unwrap());
-    assert_eq!(bench.store.ask_progress(id, NOON).await.unwrap(), Effect::Wake);
+    assert_eq!(bench.store.ask_progress(vec![id], NOON).await.unwrap(), [id]);
+    assert_eq!(
+        bench.store.ask_progress(vec![id], NOON).await.unwrap(),
+        [],
+        "it is asked"
+    );
     assert_eq!(bench.fetch("a", NOON).await, [id]);
     // What it was asked for may not have arrived.
     assert!(bench.store.is_unanswered(&probe("a")).await.unwrap());

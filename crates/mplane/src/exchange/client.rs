@@ -33,8 +33,8 @@ pub struct Measurement {
     pub specification: Specification,
     /// When its last measurement may start, if it is a repeat with an end, UTC.
     pub repeats_until: Option<Timestamp>,
-    /// Whether it was interrupted.
-    pub is_interrupted: bool,
+    /// When it was interrupted, UTC, if it was.
+    pub interrupted: Option<Timestamp>,
     /// What has come back.
     pub state: MeasurementState,
 }
@@ -82,8 +82,13 @@ impl Measurement {
                     // Some do not say how far their results are.
                     end <= now && (is_all || now.duration_since(end) > REPEAT_GRACE)
                 };
-                self.is_interrupted
-                    || !self.specification.when().is_repeated()
+                // What was running then may still yield something.
+                let has_stopped = |at: Timestamp| {
+                    results.are_all_of(self.specification.when(), now)
+                        || now.duration_since(at) > REPEAT_GRACE
+                };
+                !self.specification.when().is_repeated()
+                    || self.interrupted.is_some_and(has_stopped)
                     || self.repeats_until.is_some_and(is_over)
             }
             MeasurementState::Result(_) | MeasurementState::Failed(_) => true,
@@ -219,7 +224,7 @@ impl ClientExchange {
         let measurement = Measurement {
             peer,
             repeats_until: end,
-            is_interrupted: false,
+            interrupted: None,
             specification,
             state: MeasurementState::Sent,
         };
@@ -229,10 +234,11 @@ impl ClientExchange {
     }
 
     /// Takes note that a measurement was interrupted.
-    pub fn interrupted(&mut self, of: &Identity, token: &Token) {
+    pub fn interrupted(&mut self, of: &Identity, token: &Token, now: Timestamp) {
         for known in &mut self.measurements {
-            known.is_interrupted |=
-                known.peer == *of && known.specification.token() == *token;
+            if known.peer == *of && known.specification.token() == *token {
+                known.interrupted.get_or_insert(now);
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display};
 
+use jiff::Timestamp;
+
 use super::Message;
 use crate::token::Token;
 use crate::when::When;
@@ -96,6 +98,22 @@ impl Envelope {
         self.messages.drain(..self.messages.len().saturating_sub(count));
     }
 
+    /// Says whether these are all results of a repeat, and not those so far: their scope
+    /// reaches its end or, of one without end, beyond the start of the latest. Results so far
+    /// reach to that start. Who does not say how far they are has all, as references do.
+    pub fn are_all_of(&self, repeat: &When, now: Timestamp) -> bool {
+        let bounds = self.when().map(|when| when.bounds(now));
+        let Some((start, end)) = bounds.and_then(|it| Some((it.start?, it.end?))) else {
+            return true;
+        };
+        let reaches_the_end = repeat.bounds(start).end.is_some_and(|last| end >= last);
+        let starts = self.messages.iter().filter_map(|message| match message {
+            Message::Result(result) => result.when().bounds(now).start,
+            _ => None,
+        });
+        reaches_the_end || end > starts.max().unwrap_or(start)
+    }
+
     /// Adds a message.
     pub fn push(&mut self, message: impl Into<Message>) {
         self.messages.push(message.into());
@@ -116,5 +134,52 @@ impl Display for Envelope {
             message.fmt(f)?;
         }
         f.write_str(">")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Capability, ResultStatement, Specification, Statement, Table};
+
+    fn time(minutes: i64) -> Timestamp {
+        Timestamp::from_second(minutes * 60).unwrap()
+    }
+
+    fn results(starts: &[i64], from: i64, until: i64) -> Envelope {
+        let scope = "now ... future".parse().unwrap();
+        let specification =
+            Specification::of(&Capability::new(Statement::measure(scope)));
+        let result = |start: &i64| {
+            let when = When::between(time(*start), time(*start + 1));
+            let table = Table::new(specification.columns());
+            ResultStatement::of(&specification, when, table).into()
+        };
+        let mut envelope = Envelope::of(starts.iter().map(result).collect());
+        envelope.set_when(Some(When::between(time(from), time(until))));
+        envelope
+    }
+
+    #[test]
+    fn results_are_all_where_their_scope_reaches_the_end() {
+        for (repeat, starts, from, until, expected) in [
+            ("repeat now + 1h / 10m", &[0, 10][..], 0, 10, false),
+            ("repeat now + 1h / 10m", &[0, 10], 0, 60, true),
+            ("repeat now + 1h / 10m", &[0, 60], 0, 60, true),
+            // Interrupted, and so far.
+            ("repeat now ... future / 10m", &[0, 10], 0, 10, false),
+            ("repeat now ... future / 10m", &[0, 10], 0, 12, true),
+            ("repeat now ... future / 10m", &[], 0, 0, false),
+            // It began late.
+            ("repeat 1970-01-01 00:00 ... 1970-01-01 01:00 / 10m", &[10], 5, 10, false),
+            ("repeat 1970-01-01 00:00 ... 1970-01-01 01:00 / 10m", &[10], 5, 60, true),
+        ] {
+            let repeat: When = repeat.parse().unwrap();
+            let are_all = results(starts, from, until).are_all_of(&repeat, time(1_000));
+            assert_eq!(are_all, expected, "{repeat}: {starts:?} until {until}");
+        }
+        let repeat: When = "repeat now + 1h / 10m".parse().unwrap();
+        let unsaid = Envelope::of(Vec::new());
+        assert!(unsaid.are_all_of(&repeat, time(0)), "nobody says how far");
     }
 }
