@@ -327,6 +327,8 @@ struct Repeats {
     results: BTreeMap<i128, Joined>,
     /// Why there is nothing of others.
     missing: Vec<String>,
+    /// Until when there is something of each, if there is.
+    until: Option<Timestamp>,
 }
 
 impl Repeats {
@@ -335,6 +337,7 @@ impl Repeats {
     fn of(asked: &Specification, parts: Vec<Yield>, now: Timestamp) -> Self {
         let mut measured = Vec::new();
         let (mut missing, mut room) = (Vec::new(), MERGED_BYTES);
+        let until = parts.iter().map(|part| reaches(part.message.as_ref(), now)).min();
         for part in parts {
             let name = part.component.to_string();
             let messages = match &part.message {
@@ -384,15 +387,16 @@ impl Repeats {
                 missing.push(format!("{name}: {NO_ROOM}"));
             }
         }
-        Self { results, missing }
+        Self { results, missing, until: until.flatten() }
     }
 
     /// Makes the envelope.
     fn envelope(self, asked: &Specification, now: Timestamp, are_all: bool) -> Envelope {
-        let starts = self.results.values().filter_map(|joined| joined.start);
-        let (first, latest) = (starts.clone().min(), starts.max());
+        let first = self.results.values().filter_map(|joined| joined.start).min();
         let last = self.results.values().filter_map(|joined| joined.end).max();
-        let until = if are_all { last.into_iter().chain([now]).max() } else { latest };
+        // Results so far reach as far as those of the component that has come least far.
+        let so_far = self.until.or(first);
+        let until = if are_all { last.into_iter().chain([now]).max() } else { so_far };
         let mut messages: Vec<Message> = self
             .results
             .into_values()
@@ -410,6 +414,16 @@ impl Repeats {
         let scope = When::between(first.unwrap_or(now), until.unwrap_or(now));
         envelope.set_when(Some(scope.with_period(asked.when().period())));
         envelope
+    }
+}
+
+/// Returns until when there is something of a component: nothing at first, and all that may be
+/// of one that has failed.
+fn reaches(message: Option<&Message>, now: Timestamp) -> Option<Timestamp> {
+    match message? {
+        Message::Envelope(results) => results.when()?.bounds(now).end,
+        Message::Result(result) => result.when().bounds(now).end,
+        _ => Some(Timestamp::MAX),
     }
 }
 

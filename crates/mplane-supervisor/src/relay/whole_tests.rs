@@ -159,6 +159,10 @@ async fn repeats_of_many_components_become_a_result_for_each_measurement() {
     assert!(so_far.len() == 1 && reply.pending.is_some(), "{reply:?}");
     let end = noon() + SignedDuration::from_mins(2);
     bench.report("a", measured(&a, &[0, 1, 2], 900, end)).await.unwrap();
+    // One that has all does not make it all of them.
+    let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
+    let Message::Envelope(so_far) = &reply.message else { panic!("{reply:?}") };
+    assert!(!so_far.are_all_of(a.when(), end), "{so_far}");
     bench.report("b", measured(&b, &[0, 2], 0, end)).await.unwrap();
     bench.report("c", Exception::new(Some(c.token()), "no route")).await.unwrap();
     bench.now = end;
