@@ -150,7 +150,6 @@ impl Caller {
         pause: &mut Duration,
     ) -> Result<Infallible, CallError> {
         let identity = self.discover(None).await?;
-        *pause = PAUSE;
         if hands.component.as_ref() != Some(&identity) {
             *hands = self.take_up(&identity).await?;
         }
@@ -163,6 +162,7 @@ impl Caller {
                 let now = Timestamp::now();
                 let fetched = self.relay().fetch_for_caller(&identity, now).await?;
                 let fetched = fetched.ok_or(CallError::Forgotten)?;
+                *pause = PAUSE;
                 if fetched.is_empty() {
                     break;
                 }
@@ -235,13 +235,18 @@ impl Caller {
             known = relay.look(|directory| registered(directory.component(&identity)));
         }
         let features = client.features();
-        for (token, capability) in &offered {
-            if served != Some(&identity) || known.get(token) != Some(capability) {
+        let mut taken = BTreeMap::new();
+        for (token, capability) in offered.clone() {
+            if served != Some(&identity) || known.get(&token) != Some(&capability) {
                 let label = capability.label().unwrap_or_default().to_owned();
                 let message = capability.clone().into();
-                self.register(&identity, message, features).await?;
+                if !self.register(&identity, message, features).await? {
+                    // It is offered again the next time.
+                    continue;
+                }
                 info!(component = %identity, capability = label, "registered");
             }
+            taken.insert(token, capability);
         }
         let about =
             About { address: Some(self.callee.url.to_string()), ..About::default() };
@@ -254,26 +259,26 @@ impl Caller {
                 self.register(&identity, withdrawal, features).await?;
             }
         }
-        *self.known() = offered;
+        *self.known() = taken;
         Ok(identity)
     }
 
-    /// Registers a capability or a withdrawal.
+    /// Registers a capability or a withdrawal. Says whether it is taken.
     async fn register(
         &self,
         identity: &Identity,
         message: Message,
         features: Features,
-    ) -> Result<(), CallError> {
+    ) -> Result<bool, CallError> {
         let (dialect, now) = (Dialect::Envelope, Timestamp::now());
         match self.relay().register(identity, message, features, dialect, now).await {
             Err(OfferError::Store(error)) => Err(CallError::Store(error)),
             // One that is not taken does not cost the others.
             Err(error) => {
                 warn!(component = %identity, reason = %error, "refused a capability");
-                Ok(())
+                Ok(false)
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -490,9 +495,12 @@ impl Repeat {
     /// Says whether these results are all. Ours say how far they are by their scope, whose
     /// clock may be another; others are believed once the time is over.
     fn is_all(&self, results: &Envelope, now: Timestamp) -> bool {
-        let Some(deadline) = self.deadline else { return false };
+        let says_all = results.say_all_of(&self.when, now) == Some(true);
+        let Some(deadline) = self.deadline else { return says_all };
         let left = deadline.duration_since(now);
-        left <= SHORTLY || (left <= GRACE && results.are_all_of(&self.when, now))
+        // An exception may have ended it.
+        let has_ended = left <= GRACE || results.has_exception();
+        left <= SHORTLY || has_ended && says_all
     }
 }
 

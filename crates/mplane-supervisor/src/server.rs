@@ -28,9 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::directory::{About, Dialect};
-use crate::relay::{
-    HandOut, Limits, OfferError, OpenRelayError, Relay, Reply, ReportError,
-};
+use crate::relay::{HandOut, Limits, OpenRelayError, Relay, Reply, ReportError};
 use crate::ri::ri_routes;
 use crate::store::{Id, Retention, Room, Store, StoreError, Swept};
 use crate::tell::tell_routes;
@@ -284,19 +282,13 @@ async fn register_capability(
         });
     }
     let mut outcome = serde_json::Map::new();
-    // What could not be taken now is offered all the same.
-    let mut has_failed = false;
     for (name, registering) in registering {
         let registered = match registering {
             Err(reason) => Err(reason),
-            Ok(task) => {
-                let registered = task.await.map_err(|_| None);
-                let registered = registered.and_then(|it| it.map_err(Some));
-                registered.map_err(|error| {
-                    has_failed |= matches!(error, None | Some(OfferError::Store(_)));
-                    error.map_or_else(|| INSIDE.to_owned(), |error| error.to_string())
-                })
-            }
+            Ok(task) => match task.await {
+                Ok(registered) => registered.map_err(|error| error.to_string()),
+                Err(_) => Err(INSIDE.into()),
+            },
         };
         let word = match registered {
             Ok(()) => {
@@ -316,7 +308,7 @@ async fn register_capability(
     let again = to_its_end(async move {
         let now = Timestamp::now();
         again.relay.describe(&from, about).await?;
-        if !has_failed && matches!(part.as_deref(), Some(path::LAST | path::WHOLE)) {
+        if matches!(part.as_deref(), Some(path::LAST | path::WHOLE)) {
             again.relay.registration_ends(&from, round, now).await?;
         }
         again.relay.registered_again(&from, now).await

@@ -75,7 +75,9 @@ impl Outflow {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = held.by_peer.get(to).copied().unwrap_or_default();
         let fits = |held: usize, most: usize| held.saturating_add(bytes) <= most;
-        if !fits(held.bytes, self.most) || !fits(of_peer, self.most / PARTS) {
+        // In plain HTTP all are one.
+        let part = if to.is_authenticated() { self.most / PARTS } else { self.most };
+        if !fits(held.bytes, self.most) || !fits(of_peer, part) {
             return None;
         }
         held.bytes += bytes;

@@ -129,16 +129,12 @@ pub async fn initiate(
     let mut offers = offerer.changes();
     let work = async {
         let mut before = None;
-        let mut served = None;
         loop {
             offers.mark_unchanged();
             match register(&*offerer, &client, &initiator, &mut before).await {
                 Ok(mut registered) => {
                     let supervisor = registered.supervisor.clone();
-                    if served
-                        .replace(supervisor.clone())
-                        .is_some_and(|it| it != supervisor)
-                    {
+                    if outbox.serve(&supervisor).is_some_and(|it| it != supervisor) {
                         // What is for the other one waits until it comes back.
                         offerer.close_outbox(&outbox);
                     }

@@ -1,13 +1,13 @@
 //! Where what is for a supervisor is put, and how it is posted: in order, until it is taken.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use mplane::access::Identity;
 use mplane::message::Message;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::{Initiator, Offerer, Pause, later, shown};
@@ -44,8 +44,10 @@ pub struct Outbox {
     letters: mpsc::UnboundedSender<Letter>,
     /// How many have been put in and are not posted.
     waiting: Arc<AtomicUsize>,
-    /// Tells when somebody else than the receiver of a letter was there.
-    others: Arc<Notify>,
+    /// Tells when somebody else was there than the receiver of a letter, of who is served.
+    others: Arc<watch::Sender<()>>,
+    /// Who is served.
+    served: Arc<Mutex<Option<Identity>>>,
 }
 
 /// An outbox from which nothing is posted any more.
@@ -57,7 +59,10 @@ impl Outbox {
     /// Makes an outbox, and where its letters come out.
     pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Letter>) {
         let (letters, receiver) = mpsc::unbounded_channel();
-        (Self { letters, waiting: Arc::default(), others: Arc::default() }, receiver)
+        let others = Arc::new(watch::Sender::new(()));
+        let outbox =
+            Self { letters, waiting: Arc::default(), others, served: Arc::default() };
+        (outbox, receiver)
     }
 
     /// Puts a letter in.
@@ -76,10 +81,25 @@ impl Outbox {
         self.letters.same_channel(&other.letters)
     }
 
-    /// Waits until somebody else was there than the receiver of a letter: whoever is there now
-    /// is to know what is offered, and the receiver gets the letter when it is back.
+    /// Takes note of who is served now; returns who was before.
+    pub(super) fn serve(&self, supervisor: &Identity) -> Option<Identity> {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.replace(supervisor.clone())
+    }
+
+    /// Waits until somebody else is there than who is served: whoever it is, it is to know what
+    /// is offered, and the other gets what is for it when it is back.
     pub(super) async fn somebody_else(&self) {
-        self.others.notified().await;
+        // The sender lives as long as this.
+        let _changed = self.others.subscribe().changed().await;
+    }
+
+    /// Takes note that somebody else was there than the receiver of a letter.
+    fn missed(&self, receiver: &Identity) {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if served.as_ref() == Some(receiver) {
+            self.others.send_replace(());
+        }
     }
 
     /// Takes note that a letter is done with.
@@ -117,8 +137,8 @@ pub(super) async fn deliver(
                 offerer.give_up(&receiver, letter, reason).await;
             }
             Posted::ByOther => {
+                outbox.missed(&letter.to);
                 offerer.take_back(letter);
-                outbox.others.notify_one();
             }
         }
     }

@@ -66,6 +66,8 @@ pub struct Component {
     capabilities: BTreeMap<Token, Registered>,
     /// How often it has begun to register all that it offers.
     round: u64,
+    /// Whether something of this round could not be written down.
+    has_failed: bool,
     /// Whether it lets its supervisor say when it comes again.
     has_callback: bool,
     /// What it understands.
@@ -281,6 +283,7 @@ impl Directory {
             self.components.entry(from.clone()).or_insert_with(|| Component {
                 capabilities: BTreeMap::new(),
                 round: 0,
+                has_failed: false,
                 has_callback: false,
                 features,
                 dialect,
@@ -371,16 +374,38 @@ impl Directory {
     pub fn registration(&mut self, from: &Identity, begins: bool) -> u64 {
         self.components.get_mut(from).map_or(0, |component| {
             component.round += u64::from(begins);
+            component.has_failed &= !begins;
             component.round
         })
     }
 
-    /// Returns what a component has last registered before a round began.
+    /// Takes note that something that a component has registered could not be written down: it
+    /// is offered all the same.
+    pub fn registration_failed(&mut self, from: &Identity) {
+        if let Some(component) = self.components.get_mut(from) {
+            component.has_failed = true;
+        }
+    }
+
+    /// Returns what a component has last registered before a round began; nothing if something
+    /// of it could not be written down.
     pub fn before_round(&self, from: &Identity, round: u64) -> Vec<Token> {
-        let offered = self.components.get(from).map(|known| &known.capabilities);
+        let known = self.components.get(from).filter(|known| !known.has_failed);
+        let offered = known.map(|known| &known.capabilities);
         let offered = offered.into_iter().flatten();
         let before = offered.filter(|(_, registered)| registered.round < round);
         before.map(|(token, _)| token.clone()).collect()
+    }
+
+    /// Returns what a component offers under a token, and how it speaks.
+    pub fn offers(
+        &self,
+        from: &Identity,
+        token: &Token,
+    ) -> Option<(Arc<Capability>, Features, Dialect)> {
+        let known = self.components.get(from)?;
+        let registered = known.capabilities.get(token)?;
+        Some((Arc::clone(&registered.capability), known.features, known.dialect))
     }
 
     /// Says whether a component has last registered something before a round began.

@@ -41,7 +41,7 @@ impl Relay {
                     // What they write for "any time".
                     capability.set_when(When::now_to_future());
                 }
-                let takes_a_place = {
+                let place = {
                     let mut shared = self.shared();
                     shared.policy.permit_offer(from, &CapabilityName::of(&capability))?;
                     // Many of one message are on their way at once.
@@ -49,20 +49,18 @@ impl Relay {
                         shared.registering.get(from).copied().unwrap_or_default();
                     let takes_a_place =
                         shared.directory.check(from, &capability, others)?;
-                    if takes_a_place {
+                    takes_a_place.then(|| {
                         *shared.registering.entry(from.clone()).or_default() += 1;
-                    }
-                    takes_a_place
+                        Registering { relay: self, from: from.clone() }
+                    })
                 };
                 let storing =
                     self.store.register(from, &capability, features, dialect, now);
                 let stored = self.timed(Transaction::register, storing).await;
+                drop(place);
                 let mut shared = self.shared();
-                if takes_a_place && let Some(others) = shared.registering.get_mut(from) {
-                    *others -= 1;
-                    if *others == 0 {
-                        shared.registering.remove(from);
-                    }
+                if stored.is_err() {
+                    shared.directory.registration_failed(from);
                 }
                 stored?;
                 shared.directory.arrive(from, features, dialect, now, now);
@@ -102,10 +100,21 @@ impl Relay {
     ) -> Result<(), StoreError> {
         let gone = self.shared().directory.before_round(from, round);
         for token in &gone {
-            // It may be registered once more meanwhile.
-            if self.shared().directory.is_before_round(from, token, round) {
-                self.store.withdraw(from, token, "not offered any more", now).await?;
-                self.shared().directory.withdraw(from, token);
+            if !self.shared().directory.is_before_round(from, token, round) {
+                continue;
+            }
+            self.store.withdraw(from, token, "not offered any more", now).await?;
+            let again = {
+                let mut shared = self.shared();
+                if shared.directory.is_before_round(from, token, round) {
+                    shared.directory.withdraw(from, token);
+                    continue;
+                }
+                shared.directory.offers(from, token)
+            };
+            // It was registered once more meanwhile.
+            if let Some((capability, features, dialect)) = again {
+                self.store.register(from, &capability, features, dialect, now).await?;
             }
         }
         if !gone.is_empty() {
@@ -349,6 +358,24 @@ impl Relay {
                 envelope.into()
             }
             other => other,
+        }
+    }
+}
+
+/// A capability on its way to the directory, until this is dropped.
+struct Registering<'a> {
+    relay: &'a Relay,
+    from: Identity,
+}
+
+impl Drop for Registering<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.relay.shared();
+        if let Some(others) = shared.registering.get_mut(&self.from) {
+            *others -= 1;
+            if *others == 0 {
+                shared.registering.remove(&self.from);
+            }
         }
     }
 }

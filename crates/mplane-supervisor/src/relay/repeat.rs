@@ -96,6 +96,10 @@ impl Relay {
         let mut results = match kept {
             None => Vec::new(),
             Some(Ok(Message::Envelope(kept))) => kept.into_messages(),
+            Some(_) if matches!(message, Message::Exception(_)) => {
+                let event = Event::Delivered(End::Exception);
+                return self.store.delivered(reported, event, &message, now).await;
+            }
             Some(other) => {
                 warn!(specification = id.0, ?other, "results so far cannot be read");
                 let detail = "the results so far cannot be read".to_owned();
@@ -147,15 +151,32 @@ fn together(
         let start = start_of(result, now);
         (start.is_none(), start)
     });
-    let each = bytes.div_ceil(results.len().max(1)).max(1);
-    let most = (JOINED_BYTES / each).clamp(1, limits::ENVELOPE_CONTENTS);
+    let mut most = limits::ENVELOPE_CONTENTS;
+    if bytes > JOINED_BYTES {
+        let mut room = JOINED_BYTES;
+        let fits = |result: &&Message| {
+            let bytes = message_text(result).len();
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
+        };
+        // The latest stays, of whatever size.
+        most = most.min(results.iter().rev().take_while(fits).count().max(1));
+    }
     let starts = results.iter().filter_map(|result| start_of(result, now));
     let (first, last) = (starts.clone().min(), starts.max());
+    let begin = first.unwrap_or(now);
+    let has_ended = results.iter().any(|it| matches!(it, Message::Exception(_)));
+    let end = if has_ended {
+        repeat.bounds(begin).end.unwrap_or(now)
+    } else {
+        last.unwrap_or(begin)
+    };
     let mut envelope = Envelope::of(results).with_content("result");
     envelope.keep_last(most);
     envelope.set_token(Some(reported.token.clone()));
     envelope.set_label(reported.label.clone());
-    let scope = When::between(first.unwrap_or(now), last.unwrap_or(now));
+    let scope = When::between(begin, end);
     envelope.set_when(Some(scope.with_period(repeat.period())));
     envelope
 }

@@ -207,6 +207,7 @@ async fn an_exception_ends_a_repeat_and_costs_none_of_its_results() {
     assert!(reply.pending.is_none(), "{reply:?}");
     let kinds: Vec<_> = all.messages().iter().map(|it| it.kind().key()).collect();
     assert_eq!(kinds, ["result", "exception"]);
+    assert_eq!(all.say_all_of(handed.when(), noon()), Some(true), "its scope says so");
 }
 
 #[tokio::test]

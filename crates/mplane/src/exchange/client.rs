@@ -79,9 +79,13 @@ impl Measurement {
                 let is_over = |end: Timestamp| {
                     let scope = results.when().and_then(|when| when.bounds(now).end);
                     let is_all = scope.is_some_and(|until| until >= end);
-                    // Some do not say how far their results are.
-                    end <= now && (is_all || now.duration_since(end) > REPEAT_GRACE)
+                    // Some do not say how far their results are, or that they reach to the end
+                    // from the beginning on. An exception may end it before.
+                    let has_ended = end <= now || results.has_exception();
+                    has_ended && is_all || now.duration_since(end) > REPEAT_GRACE
                 };
+                let says_all =
+                    || results.say_all_of(self.specification.when(), now) == Some(true);
                 // What was running then may still yield something.
                 let has_stopped = |at: Timestamp| {
                     results.are_all_of(self.specification.when(), now)
@@ -89,7 +93,7 @@ impl Measurement {
                 };
                 !self.specification.when().is_repeated()
                     || self.interrupted.is_some_and(has_stopped)
-                    || self.repeats_until.is_some_and(is_over)
+                    || self.repeats_until.map_or_else(says_all, is_over)
             }
             MeasurementState::Result(_) | MeasurementState::Failed(_) => true,
         }

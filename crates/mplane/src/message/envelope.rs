@@ -98,20 +98,29 @@ impl Envelope {
         self.messages.drain(..self.messages.len().saturating_sub(count));
     }
 
-    /// Says whether these are all results of a repeat, and not those so far: their scope
-    /// reaches its end or, of one without end, beyond the start of the latest. Results so far
-    /// reach to that start. Who does not say how far they are has all, as references do.
+    /// Says whether these are all results of a repeat, and not those so far. Who does not say
+    /// how far they are has all, as references do.
     pub fn are_all_of(&self, repeat: &When, now: Timestamp) -> bool {
-        let bounds = self.when().map(|when| when.bounds(now));
-        let Some((start, end)) = bounds.and_then(|it| Some((it.start?, it.end?))) else {
-            return true;
-        };
+        self.say_all_of(repeat, now).unwrap_or(true)
+    }
+
+    /// Returns whether these say that they are all results of a repeat: their scope reaches its
+    /// end or, of one without end, beyond the start of the latest. Results so far reach to that
+    /// start. `None` if they do not say how far they are.
+    pub fn say_all_of(&self, repeat: &When, now: Timestamp) -> Option<bool> {
+        let bounds = self.when()?.bounds(now);
+        let (start, end) = (bounds.start?, bounds.end?);
         let reaches_the_end = repeat.bounds(start).end.is_some_and(|last| end >= last);
         let starts = self.messages.iter().filter_map(|message| match message {
             Message::Result(result) => result.when().bounds(now).start,
             _ => None,
         });
-        reaches_the_end || end > starts.max().unwrap_or(start)
+        Some(reaches_the_end || end > starts.max().unwrap_or(start))
+    }
+
+    /// Says whether there is an exception among the messages.
+    pub fn has_exception(&self) -> bool {
+        self.messages.iter().any(|message| matches!(message, Message::Exception(_)))
     }
 
     /// Adds a message.
