@@ -24,6 +24,8 @@ use output::Output;
 pub enum Failure {
     /// It failed, and why (exit status 1).
     Failed(Box<dyn Error + Send + Sync>),
+    /// It was told to do what makes no sense, and why (exit status 2).
+    Usage(Box<dyn Error + Send + Sync>),
     /// A signal ended it (exit status 128 plus the number of the signal).
     Signal(i32),
     /// The command that it ran ended with this exit status, which is its own too.
@@ -49,7 +51,7 @@ impl fmt::Display for Told {
 impl Error for Told {}
 
 /// Ends a program: says what failed, and returns the exit status. They are 0 (done),
-/// 1 (failed), 2 (wrong usage, by the argument parser), 128 plus a signal's number, and that
+/// 1 (failed), 2 (wrong usage, mostly by the argument parser), 128 plus a signal's number, and that
 /// of a command which was run for the user.
 pub fn conclude(result: Result<(), Failure>, output: &mut Output) -> ExitCode {
     match result {
@@ -58,6 +60,11 @@ pub fn conclude(result: Result<(), Failure>, output: &mut Output) -> ExitCode {
             let text = mplane_runtime::report(&*error);
             output.note(format_args!("error: {text}"));
             ExitCode::FAILURE
+        }
+        Err(Failure::Usage(error)) => {
+            let text = mplane_runtime::report(&*error);
+            output.note(format_args!("error: {text}; --help lists all options"));
+            ExitCode::from(2)
         }
         Err(Failure::Signal(number)) => {
             ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))

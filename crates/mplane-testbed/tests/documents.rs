@@ -30,7 +30,9 @@ fn compatibility_names_tests_that_exist_for_every_feature() {
     let mut names = BTreeSet::new();
     for name in [
         "crates/mplane/src",
+        "crates/mplane-cli/src",
         "crates/mplane-cli/tests",
+        "crates/mplane-probe/src",
         "crates/mplane-runtime/src",
         "crates/mplane-supervisor/src",
         "crates/mplane-testbed/tests",
@@ -53,5 +55,5 @@ fn compatibility_names_tests_that_exist_for_every_feature() {
             assert!(names.contains(*test), "{id}: no test is called {test}");
         }
     }
-    assert_eq!(features, 115);
+    assert_eq!(features, 118);
 }

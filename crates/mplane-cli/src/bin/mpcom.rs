@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mplane_cli::output::Output;
-use mplane_cli::programs::{DaemonArgs, run_component_args};
+use mplane_cli::programs::{ComponentArgs, run_component_args};
 
 /// Runs an mPlane component: it measures when a client or supervisor asks it to.
 #[derive(Parser)]
 #[command(name = "mpcom", version)]
 struct Args {
     #[command(flatten)]
-    daemon: DaemonArgs,
+    component: ComponentArgs,
 }
 
 fn main() -> ExitCode {
@@ -19,6 +19,6 @@ fn main() -> ExitCode {
         return failed;
     }
     let args = Args::parse();
-    let result = mplane_cli::block_on(run_component_args(args.daemon));
+    let result = mplane_cli::block_on(run_component_args(args.component));
     mplane_cli::conclude(result, &mut Output::default())
 }

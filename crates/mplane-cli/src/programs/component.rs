@@ -1,7 +1,7 @@
 //! How a component is started, and what it takes over when its configuration changes.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use mplane::exchange::component::ComponentExchange;
@@ -24,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Config, Entries, Running, identity, load, no, tell_metrics, tell_reload, transport,
+    Config, Entries, Running, Source, identity, no, tell_metrics, tell_reload, transport,
     warn_of_plain,
 };
 use crate::{Failure, Told};
 
 /// A component that runs, and what it was configured to be.
 struct Live {
-    path: PathBuf,
+    source: Source,
     config: Config,
     credentials: Option<Arc<Credentials>>,
     registries: Registries,
@@ -48,7 +48,8 @@ pub async fn start_component(
     path: &Path,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
-    let (live, address) = start(config, path, &shutdown).await?;
+    let source = Source::File(path.to_owned());
+    let (live, address) = start(config, source, &shutdown).await?;
     Ok(Running { address, tasks: live.tasks })
 }
 
@@ -56,11 +57,11 @@ pub async fn start_component(
 /// to.
 pub(super) async fn run_component(
     config: &Config,
-    path: &Path,
+    source: Source,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let mut reloads = Reloads::listen()?;
-    let (mut live, _) = start(config, path, &shutdown).await?;
+    let (mut live, _) = start(config, source, &shutdown).await?;
     loop {
         tokio::select! {
             () = reloads.next() => tell_reload(live.reload().await)?,
@@ -76,9 +77,10 @@ pub(super) async fn run_component(
 /// Starts a component; returns where clients reach it, if they can.
 async fn start(
     config: &Config,
-    path: &Path,
+    source: Source,
     shutdown: &CancellationToken,
 ) -> Result<(Live, Option<SocketAddr>), Failure> {
+    let path = source.path();
     let section = section(config, path)?;
     let credentials = config.credentials()?;
     let registries = config.registries.load()?;
@@ -124,7 +126,7 @@ async fn start(
         async move { component.ended().await }
     });
     let mut live = Live {
-        path: path.to_owned(),
+        source,
         config: config.clone(),
         credentials,
         registries,
@@ -141,8 +143,8 @@ impl Live {
     /// Reads the configuration again and takes over what can change while the component
     /// runs. If anything in it is wrong, nothing changes.
     async fn reload(&mut self) -> Result<(), Failure> {
-        let config = load(&self.path)?;
-        let section = section(&config, &self.path)?;
+        let config = self.source.load()?;
+        let section = section(&config, self.source.path())?;
         let credentials = config.credentials()?;
         let services = offered(section, &self.registries).await?;
         match (&self.credentials, credentials) {

@@ -86,6 +86,7 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
             &format!("{service}type = \"tcp-connect\"\n"),
             &[],
         ),
+        ("#### `type = \"tstat\"`", &format!("{service}type = \"tstat\"\n"), &[]),
         ("#### `type = \"external\"`", &format!("{service}type = \"external\"\n"), &[]),
         ("## `[client]`", "[client]\n", &[]),
     ] {

@@ -4,6 +4,7 @@
 mod component;
 #[cfg(test)]
 mod documents_tests;
+mod options;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use clap::{ArgGroup, Parser};
 use mplane::access::Identity;
 use mplane_probe::service::ServiceConfig;
 use mplane_runtime::client::Client;
-use mplane_runtime::config::legacy::RiOptions;
+use mplane_runtime::config::legacy::{RiOptions, RiProbeOptions};
 use mplane_runtime::config::{self, ListenerConfig, LoadConfigError};
 use mplane_runtime::http::client::BaseUrl;
 use mplane_runtime::http::server::{Transport, listen};
@@ -30,6 +31,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::component::load_external;
 pub use self::component::start_component;
 use self::component::{run_component, section as component_section};
+pub use self::options::ComponentArgs;
 use self::supervisor::run_supervisor;
 pub use self::supervisor::start_supervisor;
 use crate::Failure;
@@ -37,20 +39,6 @@ use crate::logging::LogArgs;
 
 /// The configuration of a program, with the services of this platform.
 pub type Config = config::Config<ServiceConfig>;
-
-/// The arguments of a program that runs until it is told to end.
-#[derive(Clone, Debug, Parser)]
-pub struct DaemonArgs {
-    /// The configuration, in TOML or in a form of the reference implementation
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Check the configuration and the files that it names, and exit
-    #[arg(long)]
-    pub check: bool,
-    /// How to log.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
 
 /// A program that runs in tasks, until its shutdown.
 #[derive(Debug)]
@@ -216,8 +204,10 @@ pub struct SupervisorArgs {
 pub(crate) enum Source {
     /// A file.
     File(PathBuf),
-    /// Files and options of the client-supervisor-probe system.
-    Ri(RiOptions),
+    /// Files and options of the supervisor of the client-supervisor-probe system.
+    Supervisor(RiOptions),
+    /// Files and options of its probe.
+    Probe(Box<RiProbeOptions<ServiceConfig>>),
 }
 
 impl Source {
@@ -225,35 +215,37 @@ impl Source {
     fn load(&self) -> Result<Config, LoadConfigError> {
         match self {
             Self::File(path) => load(path),
-            Self::Ri(options) => Ok(options.supervisor()?),
+            Self::Supervisor(options) => Ok(options.supervisor()?),
+            Self::Probe(options) => Ok(options.component()?),
         }
     }
 
     /// Returns the file that errors name.
     fn path(&self) -> &Path {
-        match self {
-            Self::File(path) => path,
-            Self::Ri(options) => {
-                options.certs.as_deref().unwrap_or_else(|| Path::new("--disable-ssl"))
-            }
-        }
+        let certs = match self {
+            Self::File(path) => return path,
+            Self::Supervisor(options) => &options.certs,
+            Self::Probe(options) => &options.certs,
+        };
+        certs.as_deref().unwrap_or_else(|| Path::new("--disable-ssl"))
     }
 }
 
 /// Runs a component until a signal ends it.
-pub async fn run_component_args(args: DaemonArgs) -> Result<(), Failure> {
+pub async fn run_component_args(args: ComponentArgs) -> Result<(), Failure> {
     args.log.start("info")?;
+    let is_check = args.check;
+    let source = args.source().map_err(|error| Failure::Usage(Box::new(error)))?;
     let shutdown = CancellationToken::new();
     on_signal(shutdown.clone(), HangUp::Reloads)?;
-    let path = args.config.as_path();
-    let config = load(path)?;
-    if args.check {
+    let config = source.load()?;
+    if is_check {
         check(&config)?;
-        let section = component_section(&config, path)?;
+        let section = component_section(&config, source.path())?;
         load_external(section, &config.registries.load()?)?;
         return Ok(());
     }
-    run_component(&config, path, shutdown).await
+    run_component(&config, source, shutdown).await
 }
 
 /// Runs a supervisor until a signal ends it.
@@ -263,7 +255,7 @@ pub async fn run_supervisor_args(args: SupervisorArgs) -> Result<(), Failure> {
     on_signal(shutdown.clone(), HangUp::Reloads)?;
     let source = match args.config {
         Some(path) => Source::File(path),
-        None => Source::Ri(RiOptions {
+        None => Source::Supervisor(RiOptions {
             certs: args.certfile,
             address: args.listen_ipaddr,
             port: args.listen_port,

@@ -22,6 +22,7 @@ mod story;
 #[path = "../support/mod.rs"]
 mod support;
 mod systemd;
+mod tstat;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;

@@ -18,11 +18,13 @@ use crate::raw::{MPLANE, Raw};
 use crate::support::{DEADLINE, LOOK_AGAIN, Program, Stream, command, run};
 
 /// Writes the lists of certificate files, the users and the capabilities that it has.
-fn files(domain: &Domain, identities: [&str; 2]) {
+pub(super) fn files(domain: &Domain, identities: [&str; 2]) {
     let file = |name: &str, text: String| {
         fs::write(domain.path(name), text).expect("the folder is ours");
     };
-    for (name, member) in [("supervisor", "sup-1"), ("client", "cli-1")] {
+    for (name, member) in
+        [("supervisor", "sup-1"), ("client", "cli-1"), ("component", "com-1")]
+    {
         let text = format!(
             "# files\ncert= pki/{member}.crt\nkey= pki/{member}.key\nca-chain= pki/ca.crt\n"
         );
@@ -34,7 +36,7 @@ fn files(domain: &Domain, identities: [&str; 2]) {
 }
 
 /// Starts its supervisor; returns it with its address.
-fn supervisor(domain: &Domain, arguments: &[&str]) -> (Program, SocketAddr) {
+pub(super) fn supervisor(domain: &Domain, arguments: &[&str]) -> (Program, SocketAddr) {
     let mut supervisor = command(MPSUP);
     supervisor.args(arguments).args(["-s", "127.0.0.1", "-p", "0"]);
     supervisor.args(["--log-format", "json"]).current_dir(domain.path(""));
@@ -45,7 +47,11 @@ fn supervisor(domain: &Domain, arguments: &[&str]) -> (Program, SocketAddr) {
 }
 
 /// Prepares its client.
-fn client(domain: &Domain, arguments: &[&str], supervisor: SocketAddr) -> Command {
+pub(super) fn client(
+    domain: &Domain,
+    arguments: &[&str],
+    supervisor: SocketAddr,
+) -> Command {
     let mut client = command(MPCLI);
     client.args(arguments).current_dir(domain.path(""));
     client.args(["-d", &supervisor.ip().to_string()]);

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mplane::message::Capability;
-use mplane::registry::{CORE, Element, Registries};
+use mplane::registry::{CORE, Element, Registries, TSTAT};
 use mplane_runtime::service::Service;
 
-use super::{Stamps, ping, statistics, sweep, tcp_connect};
+use super::{Stamps, ping, statistics, sweep, tcp_connect, tstat};
 use crate::sweep::DEFAULT_RATE;
 
 /// What capabilities of a name are for, and whom they are for.
@@ -61,6 +61,26 @@ const ABOUT: &[(&str, &str)] = &[
         "TCP handshakes with one port, one each period, a row for each. A refusal is an \
          answer too and has a delay. Connections are closed by a reset at once.",
     ),
+    (
+        "tstat-log_tcp_complete-core",
+        "TCP flows as tStat, a passive flow meter on the same machine, logs them: a row for \
+         each flow whose last packet was seen within the temporal scope. Rows come at its \
+         end, from what tStat has written a second later; a flow is written once it is \
+         complete: after its last segment, or when nothing was seen of it for some minutes. \
+         A period in the scope has no meaning. What tStat did not log has no value. \
+         `log.lines.unreadable` in the metadata counts lines that are no flows. With the \
+         key `net` there are the parameters `subnet.ip4` and `subnet.netmask`, which have \
+         one value and state where tStat is.",
+    ),
+    (
+        "tstat-log_tcp_complete-end_to_end",
+        "The same flows: round-trip times and times to live. The columns `rtt.…` and \
+         `ttl.…` are of the initiator's segments, those that begin with `responder.` of the \
+         responder's.",
+    ),
+    ("tstat-log_tcp_complete-tcp_options", "The same flows: what TCP did."),
+    ("tstat-log_tcp_complete-p2p_stats", "The same flows: peer-to-peer programs."),
+    ("tstat-log_tcp_complete-layer7", "The same flows: messages, and names in TLS."),
 ];
 
 /// What a measurement of a name needs.
@@ -68,6 +88,8 @@ fn privileges(name: &str) -> &'static str {
     if name.starts_with("ping") {
         "the sysctl `net.ipv4.ping_group_range`, or `CAP_NET_RAW` \
          ([README.md](../README.md#privileges-for-ping))"
+    } else if name.starts_with("tstat") {
+        "to write in the folder of tStat's `runtime.conf`, and to read its logs"
     } else {
         "none"
     }
@@ -87,6 +109,8 @@ fn capabilities(registries: &Registries) -> Vec<Capability> {
         services.extend(sweeps.expect(known));
     }
     services.push(tcp_connect::service(four, registries).expect("as above"));
+    // They offer what those of a tStat do.
+    services.extend(tstat::simulated_services(None, registries).expect("as above"));
     services.iter().map(|service| service.capability()).collect()
 }
 
@@ -100,7 +124,8 @@ fn document() -> String {
         let find = |label: String| {
             capabilities.iter().find(|it| it.label() == Some(label.as_str()))
         };
-        let four = find(label("ip4")).expect("a measurement over IPv4");
+        let four = find(label("ip4")).or_else(|| find((*name).to_owned()));
+        let four = four.expect("a measurement over IPv4, or one of no family");
         let six = find(label("ip6"));
         write(&mut text, name, about, four, six);
     }
@@ -147,7 +172,11 @@ fn write(
 ) {
     let label = four.label().expect("ours have labels");
     let and = six.and_then(|it| it.label()).map(|label| format!(" and `{label}`"));
-    let registry = if four.registry() == CORE { "core" } else { "platform" };
+    let registry = match four.registry() {
+        CORE => "core",
+        TSTAT => "tstat",
+        _ => "platform",
+    };
     let and = and.unwrap_or_default();
     let privileges = privileges(name);
     let mut put = |line: String| {
@@ -158,7 +187,9 @@ fn write(
     put(format!("- Temporal scope: `{}`", four.when()));
     put(format!("- Registry: {registry}"));
     put(format!("- Privileges: {privileges}\n"));
-    put("| parameter | allowed | unit | meaning |\n|---|---|---|---|".into());
+    if four.parameters().len() > 0 {
+        put("| parameter | allowed | unit | meaning |\n|---|---|---|---|".into());
+    }
     for parameter in four.parameters() {
         let element = parameter.element();
         let mut allowed = format!("`{}`", parameter.constraint());
@@ -172,7 +203,10 @@ fn write(
         let [name, unit, meaning] = cells(element);
         put(format!("| {name} | {allowed} | {unit} | {meaning} |"));
     }
-    put("\n| column | unit | meaning |\n|---|---|---|".into());
+    if four.parameters().len() > 0 {
+        put(String::new());
+    }
+    put("| column | unit | meaning |\n|---|---|---|".into());
     for element in four.columns() {
         put(format!("| {} |", cells(element).join(" | ")));
     }

@@ -8,11 +8,14 @@ mod module;
 mod ping;
 mod probe;
 mod statistics;
+mod subnet;
 mod sweep;
 mod tcp_connect;
+mod tstat;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +23,17 @@ use std::time::Duration;
 use mplane::message::{BuildError, Specification};
 use mplane::primitive::Value;
 use mplane::registry::Registries;
+use mplane_runtime::config::NamesFiles;
 use mplane_runtime::service::{RunError, Service, Work};
 use serde::{Deserialize, Deserializer};
 use tracing::{info, warn};
 
+pub use self::subnet::{ParseSubnetError, Subnet};
 use crate::packet::Family;
 use crate::ping::End;
 use crate::socket::{self, EchoSocket};
 use crate::sweep::{DEFAULT_RATE, MAX_RATE};
+use crate::tstat::{OpenSwitchesError, TailError};
 
 /// The temporal scope of measurements that repeat with its period: from now on, at most
 /// once a second.
@@ -64,6 +70,29 @@ pub enum ServiceConfig {
         /// The IPv4 address to connect from.
         ip4: Source,
     },
+    /// TCP flows from the logs of tStat: `tstat-log_tcp_complete-core` and four others.
+    Tstat {
+        /// Its `runtime.conf`, in which flags are switched.
+        runtime_conf: Option<PathBuf>,
+        /// The folder to which it writes its logs.
+        log_dir: Option<PathBuf>,
+        /// The network that it watches; without it, that is not stated.
+        net: Option<Subnet>,
+        /// Whether values are invented, without tStat.
+        #[serde(default)]
+        simulate: bool,
+    },
+}
+
+impl NamesFiles for ServiceConfig {
+    fn files(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Ping { .. } | Self::TcpConnect { .. } => Vec::new(),
+            Self::Tstat { runtime_conf, log_dir, .. } => {
+                runtime_conf.iter_mut().chain(log_dir).collect()
+            }
+        }
+    }
 }
 
 /// Returns how many packets a second sweeps send unless configured.
@@ -104,7 +133,7 @@ impl<'de> Deserialize<'de> for Source {
 }
 
 impl ServiceConfig {
-    /// Checks that the addresses are there and of the right family.
+    /// Checks that what is needed is there, and that addresses are of the right family.
     pub fn check(&self) -> Result<(), SetUpError> {
         match self {
             Self::Ping { ip4: None, ip6: None, .. } => Err(SetUpError::NoSource),
@@ -116,6 +145,10 @@ impl ServiceConfig {
                 ip6.map_or(Ok(()), |source| source.check(Family::V6))
             }
             Self::TcpConnect { ip4 } => ip4.check(Family::V4),
+            Self::Tstat { simulate: true, .. } => Ok(()),
+            Self::Tstat { runtime_conf: None, .. } => Err(SetUpError::NoRuntimeConf),
+            Self::Tstat { log_dir: None, .. } => Err(SetUpError::NoLogDir),
+            Self::Tstat { .. } => Ok(()),
         }
     }
 }
@@ -229,6 +262,15 @@ pub async fn services(
                 services.push(tcp_connect::service(source, registries)?);
             }
         }
+        ServiceConfig::Tstat { net, simulate: true, .. } => {
+            services = tstat::simulated_services(*net, registries)?;
+        }
+        ServiceConfig::Tstat { runtime_conf, log_dir, net, simulate: false } => {
+            let runtime_conf =
+                runtime_conf.as_deref().ok_or(SetUpError::NoRuntimeConf)?;
+            let log_dir = log_dir.as_deref().ok_or(SetUpError::NoLogDir)?;
+            services = tstat::services(runtime_conf, log_dir, *net, registries)?;
+        }
     }
     Ok(services)
 }
@@ -253,6 +295,24 @@ pub enum SetUpError {
         /// The rate.
         rate: u32,
     },
+    /// A tStat service without `runtime.conf`.
+    #[error(
+        "service tstat needs runtime-conf: the path of tStat's runtime.conf; simulate = true \
+         does without, and invents values"
+    )]
+    NoRuntimeConf,
+    /// A tStat service without logs.
+    #[error(
+        "service tstat needs log-dir: the folder to which tStat writes its logs; simulate = \
+         true does without, and invents values"
+    )]
+    NoLogDir,
+    /// The flags of tStat cannot be switched.
+    #[error("runtime-conf of service tstat cannot be used")]
+    RuntimeConf(#[source] Box<OpenSwitchesError>),
+    /// The logs of tStat cannot be read.
+    #[error("log-dir of service tstat cannot be used")]
+    LogDir(#[source] Box<TailError>),
     /// An element is missing from the registries.
     #[error("a capability cannot be made")]
     Capability(#[from] BuildError),

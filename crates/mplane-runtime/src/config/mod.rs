@@ -27,7 +27,7 @@ pub use self::connection::{
     CalleeConfig, ClientConfig, InitiatorConfig, ListenerConfig, TooFarError,
 };
 use self::legacy::{FromModule, TranslateError};
-pub use self::service::{ServiceEntry, ServiceKind};
+pub use self::service::{NamesFiles, ServiceEntry, ServiceKind};
 pub use self::supervisor::{HandOutConfig, SupervisorConfig, UnknownComponent};
 use crate::spool;
 use crate::tls::{Credentials, LoadCredentialsError};
@@ -189,7 +189,7 @@ pub struct MetricsConfig {
     pub address: SocketAddr,
 }
 
-impl<S: DeserializeOwned + FromModule> Config<S> {
+impl<S: DeserializeOwned + FromModule + NamesFiles> Config<S> {
     /// Loads a file of ours or of the reference. Relative paths in it become relative to
     /// its folder.
     pub fn load(path: &Path) -> Result<Self, LoadConfigError> {
@@ -199,7 +199,7 @@ impl<S: DeserializeOwned + FromModule> Config<S> {
             path: path.to_owned(),
             source: Box::new(source),
         };
-        let mut config = match Form::of(path, &text) {
+        let mut config: Self = match Form::of(path, &text) {
             Form::Toml => toml::from_str(&text).map_err(|source| {
                 LoadConfigError::Parse { path: path.to_owned(), source: Box::new(source) }
             })?,
@@ -214,10 +214,10 @@ impl<S: DeserializeOwned + FromModule> Config<S> {
         files.extend(&mut config.registries.preload);
         if let Some(component) = &mut config.component {
             files.extend(&mut component.spool);
-            files.extend(component.service.iter_mut().filter_map(|entry| {
+            files.extend(component.service.iter_mut().flat_map(|entry| {
                 match &mut entry.service {
-                    ServiceKind::External(external) => Some(&mut external.folder),
-                    ServiceKind::Native(_) => None,
+                    ServiceKind::External(external) => vec![&mut external.folder],
+                    ServiceKind::Native(service) => service.files(),
                 }
             }));
         }
@@ -429,6 +429,20 @@ mod tests {
             /// Its only key.
             ip4: String,
         },
+        /// One that names a file.
+        File {
+            /// The file.
+            path: PathBuf,
+        },
+    }
+
+    impl NamesFiles for Native {
+        fn files(&mut self) -> Vec<&mut PathBuf> {
+            match self {
+                Self::Ping { .. } => Vec::new(),
+                Self::File { path } => vec![path],
+            }
+        }
     }
 
     impl FromModule for Native {
@@ -452,16 +466,21 @@ mod tests {
     fn services_are_programs_of_their_own_or_within_the_program() {
         let config = load(
             "[[component.service]]\ntype = \"external\"\nfolder = \"services/echo\"\n\
-             [[component.service]]\ntype = \"ping\"\nip4 = \"auto\"\n",
+             [[component.service]]\ntype = \"ping\"\nip4 = \"auto\"\n\
+             [[component.service]]\ntype = \"file\"\npath = \"a/b\"\n",
         )
         .unwrap();
         let services = config.component.unwrap().service;
         let services: Vec<_> = services.into_iter().map(|it| it.service).collect();
-        let [ServiceKind::External(external), ServiceKind::Native(Native::Ping { ip4 })] =
-            services.as_slice()
+        let [
+            ServiceKind::External(external),
+            ServiceKind::Native(Native::Ping { ip4 }),
+            ServiceKind::Native(Native::File { path }),
+        ] = services.as_slice()
         else {
             panic!("{services:?}")
         };
+        assert!(path.is_absolute() && path.ends_with("a/b"), "{path:?}");
         assert!(external.folder.is_absolute(), "it is relative to the file");
         assert!(external.folder.ends_with("services/echo"));
         assert_eq!(ip4, "auto");
@@ -627,7 +646,10 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_service_is_told() {
         for (keys, problem) in [
-            ("type = \"pong\"", "unknown variant `pong`, expected `ping` or `external`"),
+            (
+                "type = \"pong\"",
+                "unknown variant `pong`, expected `ping` or `file` or `external`",
+            ),
             ("type = \"external\"", "missing field `folder`"),
             (
                 "type = \"external\"\nfolder = \"a\"\nshell = true",

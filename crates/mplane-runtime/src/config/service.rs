@@ -1,6 +1,7 @@
 //! A section `[[component.service]]`: what is measured, and what it may use.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mplane::exchange::component::{Budget, Concurrency, WhenBusy};
@@ -26,6 +27,12 @@ pub enum ServiceKind<S> {
     External(ExternalConfig),
     /// One within the program: any other type.
     Native(S),
+}
+
+/// A service that may name files.
+pub trait NamesFiles {
+    /// Returns the paths in its configuration, which are relative to the file of that.
+    fn files(&mut self) -> Vec<&mut PathBuf>;
 }
 
 impl<S> ServiceEntry<S> {

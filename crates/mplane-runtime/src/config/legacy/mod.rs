@@ -1,8 +1,8 @@
 //! The reference implementation's configuration files, translated into ours.
 //!
 //! Two forms are known: INI files of the SDK up to 0.9.0, and JSON files of 0.9.9; besides, the
-//! files of the client-supervisor-probe system ([`RiOptions`], [`RiClientOptions`]). Nothing
-//! outside this module knows them: both become a [`Config`](super::Config). What cannot
+//! files of the client-supervisor-probe system ([`RiOptions`], [`RiClientOptions`],
+//! [`RiProbeOptions`]). Nothing outside this module knows them: both become a [`Config`](super::Config). What cannot
 //! work here is an error that names the key and the remedy; keys without meaning become
 //! notes, which the programs log.
 //!
@@ -26,7 +26,7 @@ use mplane::registry::CORE;
 pub(super) use ini::translate as translate_ini;
 pub(super) use json::translate as translate_json;
 pub use lines::ParseIniError;
-pub use ri::{RiClientOptions, RiError, RiOptions};
+pub use ri::{RiClientOptions, RiError, RiOptions, RiProbeOptions};
 use section::Section;
 
 use super::access::make_policy;

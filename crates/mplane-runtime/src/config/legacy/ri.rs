@@ -4,15 +4,16 @@
 //! Source: protocol notes; the files that its users have.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mplane::access::{IdentityRule, Policy, PolicyError};
 
 use crate::config::access::make_policy;
 use crate::config::{
-    ClientConfig, Config, ListenerConfig, RegistriesConfig, SupervisorConfig, TlsConfig,
-    TooFarError, UnknownComponent,
+    ClientConfig, ComponentConfig, Config, InitiatorConfig, ListenerConfig,
+    RegistriesConfig, ServiceEntry, SupervisorConfig, TlsConfig, TooFarError,
+    UnknownComponent, default_poll,
 };
 use crate::http::PlainHttp;
 use crate::http::client::{BaseUrl, ParseUrlError};
@@ -99,20 +100,58 @@ impl RiClientOptions {
     pub fn client<S>(&self) -> Result<Config<S>, RiError> {
         let tls = self.certs.as_deref().map(certs).transpose()?;
         let plain_http = tls.is_none().then_some(PlainHttp::Loopback);
-        let (scheme, hint) = match plain_http {
-            Some(_) => ("http", "; --certfile makes it https, only TOML has that key"),
-            None => ("https", ""),
-        };
-        let host = match self.host.parse() {
-            Ok(IpAddr::V6(address)) => format!("[{address}]"),
-            _ => self.host.clone(),
-        };
-        let url = format!("{scheme}://{host}:{}/", self.port);
-        let url = BaseUrl::parse(&url, plain_http)
-            .map_err(|problem| RiError::Supervisor { problem, hint })?;
+        let url = supervisor_url(&self.host, self.port, plain_http)?;
         let client = Some(ClientConfig { url, plain_http });
         Ok(Config { client, ..nothing(tls) })
     }
+}
+
+/// How its probe is started.
+#[derive(Clone, Debug)]
+pub struct RiProbeOptions<S> {
+    /// The file that names certificate, key and authorities; without it plain HTTP is
+    /// spoken.
+    pub certs: Option<PathBuf>,
+    /// The address of the supervisor.
+    pub address: Ipv4Addr,
+    /// The port of the supervisor.
+    pub port: u16,
+    /// What it measures.
+    pub service: S,
+}
+
+impl<S: Clone> RiProbeOptions<S> {
+    /// Makes the configuration of a component that is started so.
+    pub fn component(&self) -> Result<Config<S>, RiError> {
+        let tls = self.certs.as_deref().map(certs).transpose()?;
+        let plain_http = tls.is_none().then_some(PlainHttp::Loopback);
+        let url = supervisor_url(&self.address.to_string(), self.port, plain_http)?;
+        let service = vec![ServiceEntry::native(self.service.clone())];
+        let component = ComponentConfig {
+            initiator: vec![InitiatorConfig { url, poll: default_poll() }],
+            ..ComponentConfig::new(service)
+        };
+        Ok(Config { component: Some(component), ..nothing(tls) })
+    }
+}
+
+/// Returns the URL of the supervisor that options name.
+fn supervisor_url(
+    host: &str,
+    port: u16,
+    plain_http: Option<PlainHttp>,
+) -> Result<BaseUrl, RiError> {
+    let (scheme, hint) = match plain_http {
+        Some(_) => ("http", "; --certfile makes it https, only TOML has that key"),
+        None => ("https", ""),
+    };
+    let host = match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.to_owned(),
+    };
+    let url = format!("{scheme}://{host}:{port}/");
+    BaseUrl::parse(&url, plain_http)
+        .map_err(|problem| RiError::Supervisor { problem, hint })
 }
 
 /// Makes the configuration of a program that does nothing yet.
@@ -201,7 +240,7 @@ pub enum RiError {
         problem: String,
     },
     /// The supervisor cannot be asked there.
-    #[error("--supervisor-ipaddr and --supervisor-port: {problem}{hint}")]
+    #[error("the supervisor of the options: {problem}{hint}")]
     Supervisor {
         /// Why.
         problem: ParseUrlError,
@@ -289,10 +328,7 @@ mod tests {
             assert_eq!(client.plain_http.is_some(), certs.is_none());
         }
         let far = client(None, "192.0.2.1").unwrap_err();
-        assert!(
-            far.starts_with("--supervisor-ipaddr and --supervisor-port: \"http"),
-            "{far}"
-        );
+        assert!(far.starts_with("the supervisor of the options: \"http"), "{far}");
         assert!(far.contains("goes to other machines only where"), "{far}");
         assert!(
             far.ends_with("--certfile makes it https, only TOML has that key"),
@@ -303,5 +339,33 @@ mod tests {
         std::fs::write(&certs, "cert= a.crt\n").unwrap();
         let missing = client(Some(&certs), "127.0.0.1").unwrap_err();
         assert!(missing.contains("is missing; write "), "{missing}");
+    }
+
+    #[test]
+    fn its_options_make_a_component() {
+        let folder = tempfile::tempdir().unwrap();
+        let certs = folder.path().join("component-certs.conf");
+        std::fs::write(&certs, "cert= a.crt\nkey= a.key\nca-chain= ca.crt\n").unwrap();
+        let component = |certs: Option<&PathBuf>, address: &str| {
+            let (certs, address) = (certs.cloned(), address.parse().unwrap());
+            RiProbeOptions { certs, address, port: 8888, service: "tstat" }
+                .component()
+                .map_err(|error| crate::report(&error))
+        };
+        for (certs, address, url) in [
+            (Some(&certs), "192.0.2.1", "https://192.0.2.1:8888/"),
+            (None, "127.0.0.1", "http://127.0.0.1:8888/"),
+        ] {
+            let config = component(certs, address).unwrap();
+            let key = folder.path().join("a.key");
+            assert_eq!(config.tls.map(|tls| tls.key), certs.map(|_| key));
+            let component = config.component.unwrap();
+            let urls: Vec<_> =
+                component.initiator.iter().map(|it| it.url.to_string()).collect();
+            assert_eq!(urls, [url]);
+            assert!(component.listener.is_none() && component.service.len() == 1);
+        }
+        let far = component(None, "192.0.2.1").unwrap_err();
+        assert!(far.contains("goes to other machines only where"), "{far}");
     }
 }

@@ -7,7 +7,7 @@ use mplane::access::{CapabilityName, Identity};
 use mplane::message::{Capability, Statement};
 
 use super::*;
-use crate::config::{Config, ServiceEntry, ServiceKind};
+use crate::config::{Config, NamesFiles, ServiceEntry, ServiceKind};
 
 /// A service: the module and its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +23,12 @@ impl FromModule for Module {
         } else {
             Err(ModuleError::Unknown { known: &["mplane.components.ping"] })
         }
+    }
+}
+
+impl NamesFiles for Module {
+    fn files(&mut self) -> Vec<&mut PathBuf> {
+        Vec::new()
     }
 }
 
