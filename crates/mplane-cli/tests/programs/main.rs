@@ -10,6 +10,7 @@ mod lab;
 #[expect(dead_code, reason = "each ring uses its part")]
 #[path = "../support/machine.rs"]
 mod machine;
+mod many;
 mod metrics;
 mod plain;
 #[expect(dead_code, reason = "each ring uses its part")]
