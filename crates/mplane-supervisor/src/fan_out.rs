@@ -332,8 +332,9 @@ struct Repeats {
 }
 
 impl Repeats {
-    /// Puts together what was measured at the same time: starts are spread, and clocks differ
-    /// a little, so those belong together that are nearest to the same multiple of the period.
+    /// Puts together what was measured at the same time. Starts are spread, each component
+    /// having a phase of its own, and clocks differ a little: those belong together that are as
+    /// many periods after the first of their component, which may itself be some periods late.
     fn of(asked: &Specification, parts: Vec<Yield>, now: Timestamp) -> Self {
         let mut measured = Vec::new();
         let (mut missing, mut room) = (Vec::new(), MERGED_BYTES);
@@ -365,26 +366,35 @@ impl Repeats {
                     missing.push(format!("{name}: {}", exception.message()));
                 }
             }
-            measured.extend(results.into_iter().map(|result| (name.clone(), result)));
+            measured.push((name, results));
         }
         let start = |result: &ResultStatement| result.when().bounds(now).start;
-        let first = measured.iter().filter_map(|(_, result)| start(result)).min();
+        let first_of =
+            |results: &[ResultStatement]| results.iter().filter_map(start).min();
+        let first = measured.iter().filter_map(|(_, results)| first_of(results)).min();
         let period = asked.when().period().map(|period| period.as_micros());
-        let number = |result: &ResultStatement| {
-            let since = start(result)?.duration_since(first?).as_micros();
-            let period = period.and_then(|period| i128::try_from(period).ok());
-            Some(match period.filter(|period| *period > 0) {
-                Some(period) => (since + period / 2) / period,
-                None => since,
+        let period = period.and_then(|period| i128::try_from(period).ok());
+        let period = period.filter(|period| *period > 0);
+        let number = |own_first: Option<Timestamp>, result: &ResultStatement| {
+            let since =
+                |at: Timestamp, from: Timestamp| at.duration_since(from).as_micros();
+            let (own_first, late) = (own_first?, since(own_first?, first?));
+            let since = since(start(result)?, own_first);
+            Some(match period {
+                Some(period) => late / period + (since + period / 2) / period,
+                None => late + since,
             })
         };
         let mut results = BTreeMap::new();
-        for (name, result) in &measured {
-            let joined = results
-                .entry(number(result).unwrap_or_default())
-                .or_insert_with(|| Joined::new(asked));
-            if !joined.add(asked, name, result, now) {
-                missing.push(format!("{name}: {NO_ROOM}"));
+        for (name, measured) in &measured {
+            let own_first = first_of(measured);
+            for result in measured {
+                let joined = results
+                    .entry(number(own_first, result).unwrap_or_default())
+                    .or_insert_with(|| Joined::new(asked));
+                if !joined.add(asked, name, result, now) {
+                    missing.push(format!("{name}: {NO_ROOM}"));
+                }
             }
         }
         Self { results, missing, until: until.flatten() }

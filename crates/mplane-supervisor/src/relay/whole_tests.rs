@@ -153,12 +153,12 @@ async fn repeats_of_many_components_become_a_result_for_each_measurement() {
     assert!(matches!(bench.redeem("me", &token).await, Message::Receipt(_)));
     let fetched = bench.fetch("a").await;
     assert!(matches!(fetched.as_slice(), [Message::Redemption(_)]), "{fetched:?}");
-    bench.report("a", measured(&a, &[0], 900, noon())).await.unwrap();
+    bench.report("a", measured(&a, &[0], 50_000, noon())).await.unwrap();
     let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
     let Message::Envelope(so_far) = &reply.message else { panic!("{reply:?}") };
     assert!(so_far.len() == 1 && reply.pending.is_some(), "{reply:?}");
     let end = noon() + SignedDuration::from_mins(2);
-    bench.report("a", measured(&a, &[0, 1, 2], 900, end)).await.unwrap();
+    bench.report("a", measured(&a, &[0, 1, 2], 50_000, end)).await.unwrap();
     // One that has all does not make it all of them.
     let reply = bench.ask("me", Redemption::token_only("measure", token.clone())).await;
     let Message::Envelope(so_far) = &reply.message else { panic!("{reply:?}") };
