@@ -31,12 +31,13 @@ impl Shared {
         identity: &Identity,
         component: &Component,
     ) -> Option<Duration> {
+        let by_default = || component.starts_nothing_twice().then_some(LEASE);
+        if self.limits.hand_outs.is_empty() {
+            return by_default();
+        }
         let name = identity.to_string();
         let set =
             self.limits.hand_outs.iter().find(|set| matches(&set.components, &name));
-        match set {
-            Some(set) => set.lease,
-            None => component.starts_nothing_twice().then_some(LEASE),
-        }
+        set.map_or_else(by_default, |set| set.lease)
     }
 }
