@@ -451,6 +451,7 @@ async fn register_result(
         match reported.await {
             Some(Ok(())) => {}
             Some(Err(ReportError::Store(error))) => {
+                supervisor.relay.failed(&error);
                 return unavailable(&error.to_string());
             }
             None => return unavailable(INSIDE),

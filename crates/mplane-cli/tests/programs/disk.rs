@@ -106,7 +106,6 @@ fn until_ready(health: SocketAddr, status: &str) {
         if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
             return;
         }
-        // It looks every 30 s.
         assert!(started.elapsed() < 2 * DEADLINE, "{answer}");
         sleep(LOOK_AGAIN);
     }

@@ -123,8 +123,7 @@ impl Relay {
         };
         let answered = self.try_answer(from, message, fresh, now).await;
         let reply = answered.or_else(|error| -> Result<_, StoreError> {
-            self.metrics.store_failures.inc();
-            self.shared().broken = Some(error.to_string());
+            self.failed(&error);
             warn!(client = %from, %error, "the store does not work");
             let token = specified.ok_or_else(|| error.clone())?;
             let text = format!("this supervisor cannot store what it accepts: {error}");

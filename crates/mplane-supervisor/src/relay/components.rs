@@ -226,7 +226,7 @@ impl Relay {
         let (handed, is_more) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
-                self.metrics.store_failures.inc();
+                self.failed(&error);
                 self.shared().pending.insert(from.clone());
                 return Err(error);
             }

@@ -434,9 +434,19 @@ impl Relay {
 
     /// Writes down when components were last heard of, and takes note of whether that works.
     pub async fn write_seen(&self) -> Result<(), StoreError> {
-        let written = self.try_write_seen().await;
+        let mut written = self.try_write_seen().await;
+        // A few words fit where nothing else does.
+        if written.is_ok() && self.ready().is_err() {
+            written = self.store.probe().await;
+        }
         self.shared().broken = written.as_ref().err().map(ToString::to_string);
         written
+    }
+
+    /// Takes note that the store has not worked.
+    pub fn failed(&self, error: &StoreError) {
+        self.metrics.store_failures.inc();
+        self.shared().broken = Some(error.to_string());
     }
 
     /// Writes down when components were last heard of.

@@ -65,6 +65,10 @@ const REFUSALS: i64 = 1_000;
 /// something: components may be away for a while, and deliver what they have then.
 pub const AFTER_INTERRUPT: SignedDuration = SignedDuration::from_hours(1);
 
+/// Bytes that are written to find out whether there is room again. No specification has the
+/// number 0 under which they are.
+const PROBE: i64 = 64 << 10;
+
 /// Names a specification within one supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub u64);
@@ -416,6 +420,24 @@ impl Store {
             Ok(())
         });
         Ok(written.await?)
+    }
+
+    /// Finds out whether there is room for more than a few words: writes something, and takes
+    /// it away again.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let written = self.results.call(|connection| {
+            connection
+                .execute(
+                    "INSERT OR REPLACE INTO result VALUES (0, 0, hex(zeroblob(?1)))",
+                    params![PROBE / 2],
+                )
+                .map(drop)
+        });
+        written.await?;
+        let deleted = self.results.call(|connection| {
+            connection.execute("DELETE FROM result WHERE specification = 0", []).map(drop)
+        });
+        Ok(deleted.await?)
     }
 
     /// Writes down when components were last heard of.
