@@ -4,6 +4,7 @@ use mplane::message::Exception;
 
 use super::tests::{Bench, NOON, after, client, token};
 use super::*;
+use crate::directory::About;
 
 /// Returns how much is open, as it is counted while it changes and when it is counted now.
 fn tallies(folder: &Path) -> [Vec<(String, String, i64)>; 2] {

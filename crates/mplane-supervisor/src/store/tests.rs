@@ -2,12 +2,14 @@
 //! relies on.
 
 use jiff::SignedDuration;
-use mplane::message::{ResultStatement, Specification, Statement, Table};
+use mplane::features::Features;
+use mplane::message::{Capability, ResultStatement, Specification, Statement, Table};
 use mplane::primitive::Value;
 use mplane::registry::Registries;
 use mplane::when::When;
 
 use super::*;
+use crate::directory::Dialect;
 use crate::life::End;
 
 pub(super) const NOON: Timestamp = Timestamp::UNIX_EPOCH;
